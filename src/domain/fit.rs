@@ -1,0 +1,130 @@
+//! Whether a value fits the PostgreSQL column that it is meant for. The same judgement serves the inspection before
+//! a migration and the encoder during it, so that both say the same.
+
+use std::fmt;
+
+use crate::domain::cell::{Batch, Cell};
+use crate::domain::table::{Column, Type};
+
+/// Why a value does not fit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Misfit {
+    /// NULL in a NOT NULL column.
+    Null,
+    /// Stored as another type: text in an integer column, say.
+    Class(&'static str),
+    /// An integer outside the column's range.
+    Range,
+    /// More characters than the column takes.
+    TooLong {
+        /// The column's limit in characters.
+        limit: u32,
+    },
+    /// U+0000, which PostgreSQL's text cannot hold.
+    Nul,
+    /// Bytes that are not UTF-8.
+    NotUtf8,
+    /// A JSON column's text that is no JSON document.
+    NotJson,
+    /// A date column's text that is no date.
+    NotDate,
+}
+
+impl Misfit {
+    /// What is wrong, for a report: "is longer than the 5000 characters that the column takes".
+    pub fn describe(self) -> String {
+        match self {
+            Misfit::Null => "is NULL where NULL is not allowed".to_owned(),
+            Misfit::Class(stored) => format!("is stored as {stored}, which is not the column's type"),
+            Misfit::Range => "is an integer that the column cannot hold (PostgreSQL integer: 32 bits)".to_owned(),
+            Misfit::TooLong { limit } => {
+                format!("is longer than the {limit} characters that the column takes in PostgreSQL")
+            }
+            Misfit::Nul => "contains the character NUL, which PostgreSQL cannot store in text".to_owned(),
+            Misfit::NotUtf8 => "is not valid UTF-8".to_owned(),
+            Misfit::NotDate => "is not a date of the form YYYY-MM-DD".to_owned(),
+            Misfit::NotJson => "is not a JSON document (NaN and Infinity are not JSON)".to_owned(),
+        }
+    }
+}
+
+impl fmt::Display for Misfit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.describe())
+    }
+}
+
+/// Judges one value against its column.
+///
+/// # Errors
+/// The misfit, when PostgreSQL would refuse the value or could not keep it exactly.
+pub fn check(column: &Column, batch: &Batch, cell: Cell) -> Result<(), Misfit> {
+    match (column.kind, cell) {
+        (_, Cell::Null) if column.not_null => Err(Misfit::Null),
+        (_, Cell::Null)
+        | (Type::Int8, Cell::Int(_))
+        | (Type::Float, Cell::Float(_))
+        | (Type::Bool, Cell::Bool(_))
+        | (Type::Bytes, Cell::Bytes(_)) => Ok(()),
+        (Type::Int4, Cell::Int(value)) => i32::try_from(value).map(|_| ()).map_err(|_| Misfit::Range),
+        (Type::Text, Cell::Text(span)) => text(batch.bytes(span), column.max_chars),
+        (Type::Json, Cell::Json(span)) => json(batch.bytes(span)),
+        (Type::Date, Cell::Text(span)) => days(batch.bytes(span)).map(|_| ()).ok_or(Misfit::NotDate),
+        (_, Cell::Int(_)) => Err(Misfit::Class("an integer")),
+        (_, Cell::Float(_)) => Err(Misfit::Class("a float")),
+        (_, Cell::Bool(_)) => Err(Misfit::Class("a boolean")),
+        (_, Cell::Text(_) | Cell::Json(_)) => Err(Misfit::Class("text")),
+        (_, Cell::Bytes(_)) => Err(Misfit::Class("a blob")),
+    }
+}
+
+fn text(bytes: &[u8], max_chars: Option<u32>) -> Result<(), Misfit> {
+    let text = std::str::from_utf8(bytes).map_err(|_| Misfit::NotUtf8)?;
+    if bytes.contains(&0) {
+        return Err(Misfit::Nul);
+    }
+    match max_chars {
+        // Lengths are characters, not bytes; no need to count where even the bytes are few enough.
+        Some(limit) if bytes.len() > limit as usize && text.chars().count() > limit as usize => {
+            Err(Misfit::TooLong { limit })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// PostgreSQL's `json` checks syntax only. Numbers may be of any length, so they are not parsed into floats here;
+/// nesting deeper than serde_json's limit is left to PostgreSQL, which is the last judge anyway.
+fn json(bytes: &[u8]) -> Result<(), Misfit> {
+    text(bytes, None)?;
+    match serde_json::from_slice::<serde::de::IgnoredAny>(bytes) {
+        Ok(_) => Ok(()),
+        Err(error) if error.to_string().starts_with("recursion limit") => Ok(()),
+        Err(_) => Err(Misfit::NotJson),
+    }
+}
+
+/// A date in PostgreSQL's binary form: days since 2000-01-01. `None`: the text is not a date as it would be read back.
+pub fn days(text: &[u8]) -> Option<i32> {
+    let text = std::str::from_utf8(text).ok()?;
+    let date: jiff::civil::Date = text.parse().ok()?;
+    if date.to_string() != text {
+        return None;
+    }
+    let since = date.since((jiff::Unit::Day, jiff::civil::date(2000, 1, 1))).ok()?;
+    Some(since.get_days())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::days;
+
+    #[test]
+    fn dates_are_days_since_2000_and_have_one_form() {
+        assert_eq!(days(b"2000-01-01"), Some(0));
+        assert_eq!(days(b"1999-12-31"), Some(-1));
+        assert_eq!(days(b"2026-11-21"), Some(9821));
+        for text in ["2026-1-1", "20260101", "2026-02-30", "", "2026-01-01T00:00:00", "x"] {
+            assert_eq!(days(text.as_bytes()), None, "{text}");
+        }
+    }
+}

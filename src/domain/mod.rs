@@ -1,0 +1,13 @@
+//! Pure: no I/O, no clock, no command line. What MLflow's tables are, what a value is, what equality means.
+
+pub mod address;
+pub mod catalogue;
+pub mod cell;
+pub mod consent;
+pub mod copy_codec;
+pub mod ddl;
+pub mod digest;
+pub mod failure;
+pub mod fit;
+pub mod identity;
+pub mod table;

@@ -1,0 +1,26 @@
+//! `mlops`: the operator's toolkit for MLflow. This page is the map of the house.
+//!
+//! ```text
+//! argv - cli - config - command: a plan (a value), then its execution, then a report
+//!
+//! RowSource --batches--> RowSink          an archive will be both
+//!   sqlite  \           / postgres
+//!   postgres - copy() -   sqlite          compare(a, b): any two sources
+//! ```
+//!
+//! | room | what it is |
+//! |---|---|
+//! | [`domain`] | pure: MLflow's schema by revision, values, digests, what a store is |
+//! | [`engine`] | copy and compare over any source and sink; cancelling; events |
+//! | [`store`] | SQLite and PostgreSQL as sources and sinks |
+//! | [`migrate`] | the plan and the execution of a migration, its certificate |
+//! | [`demo`] | a sample store to try everything on |
+//! | [`state`] | what is remembered between runs: journals |
+//! | [`config`] | settings in layers, each value with its origin; the only reader of the environment |
+//! | [`cli`], [`command`] | the command line, and each command from arguments to report |
+//! | [`report`] | the only room that prints |
+//!
+//! Rules, held by `tests/architecture.rs`: `domain` touches no I/O; `engine` knows `domain` only; adapters do not know
+//! each other or a capability; only `report` prints; only `config` reads the environment.
+
+pub mod domain;
