@@ -24,3 +24,4 @@
 //! each other or a capability; only `report` prints; only `config` reads the environment.
 
 pub mod domain;
+pub mod engine;

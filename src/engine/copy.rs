@@ -1,0 +1,122 @@
+//! `copy`: all rows of a source into a sink, in parallel, digested on the way; and `digest`, the same reading without
+//! a sink.
+
+use crate::domain::digest::{RowHasher, TableDigest};
+use crate::domain::failure::{Failure, Outcome};
+use crate::domain::table::Shape;
+use crate::engine::cancel::Cancel;
+use crate::engine::event::{Event, Events};
+use crate::engine::{Part, RowSink, RowSource, pool};
+
+/// How the work is done.
+pub struct Work<'a> {
+    /// Threads at most.
+    pub jobs: usize,
+    /// Ends it early.
+    pub cancel: &'a Cancel,
+    /// Hears of it.
+    pub events: &'a dyn Events,
+}
+
+/// Rows per part: enough parts that all threads end at about the same time, few enough that a part's fixed cost is
+/// nothing.
+const ROWS_A_PART: u64 = 150_000;
+
+/// The number of rows of each table of a source.
+///
+/// # Errors
+/// The source failed.
+pub fn count(source: &dyn RowSource, shapes: &[Shape], work: &Work<'_>) -> Outcome<Vec<u64>> {
+    pool::run(work.jobs, shapes.iter().collect(), work.cancel, |shape| source.rows(shape))
+}
+
+/// Copies `shapes` from `source` to `sink` and returns the digest of what was read, per table. `rows` are the counts
+/// that the source gave: a table from which another number of rows was read is an error.
+///
+/// # Errors
+/// The source or the sink failed, a value does not fit, or the interruption.
+pub fn copy(
+    source: &dyn RowSource,
+    sink: &dyn RowSink,
+    shapes: &[Shape],
+    rows: &[u64],
+    work: &Work<'_>,
+) -> Outcome<Vec<TableDigest>> {
+    each_part(source, shapes, rows, work, |shape, part| {
+        let mut hasher = RowHasher::new(&shape.name);
+        let mut digest = TableDigest::default();
+        let taken = sink.load(shape, &mut |writer| {
+            source.read(shape, part, &mut |batch| {
+                work.cancel.check()?;
+                digest.add(hasher.batch(batch));
+                writer.write(batch)?;
+                work.events.event(Event::Done { table: shape.name.clone(), units: batch.rows() as u64 });
+                Ok(())
+            })
+        })?;
+        if taken != digest.rows {
+            return Err(Failure::target(format!(
+                "`{}`: the target took {taken} rows of {} that were sent",
+                shape.name, digest.rows
+            )));
+        }
+        Ok(digest)
+    })
+}
+
+/// The digest of each table, from the rows as they are stored.
+///
+/// # Errors
+/// The source failed, or the interruption.
+pub fn digest(source: &dyn RowSource, shapes: &[Shape], rows: &[u64], work: &Work<'_>) -> Outcome<Vec<TableDigest>> {
+    each_part(source, shapes, rows, work, |shape, part| {
+        let mut hasher = RowHasher::new(&shape.name);
+        let mut digest = TableDigest::default();
+        source.read(shape, part, &mut |batch| {
+            work.cancel.check()?;
+            digest.add(hasher.batch(batch));
+            work.events.event(Event::Done { table: shape.name.clone(), units: batch.rows() as u64 });
+            Ok(())
+        })?;
+        Ok(digest)
+    })
+}
+
+/// Runs `one` on every part of every table, the biggest tables first, and adds up the digests of a table's parts.
+fn each_part(
+    source: &dyn RowSource,
+    shapes: &[Shape],
+    rows: &[u64],
+    work: &Work<'_>,
+    one: impl Fn(&Shape, Part) -> Outcome<TableDigest> + Sync,
+) -> Outcome<Vec<TableDigest>> {
+    let mut order: Vec<(usize, &Shape, u64)> =
+        shapes.iter().zip(rows).enumerate().map(|(i, (shape, rows))| (i, shape, *rows)).collect();
+    order.sort_by_key(|(_, _, rows)| std::cmp::Reverse(*rows));
+    let mut tasks: Vec<(usize, &Shape, Part)> = Vec::new();
+    for (index, shape, rows) in order {
+        let wanted = usize::try_from(rows.div_ceil(ROWS_A_PART)).unwrap_or(1).clamp(1, 256);
+        tasks.extend(source.parts(shape, wanted)?.into_iter().map(|part| (index, shape, part)));
+    }
+    let parts = pool::run(work.jobs, tasks, work.cancel, |(index, shape, part)| Ok((index, one(shape, part)?)))?;
+    let mut digests = vec![TableDigest::default(); shapes.len()];
+    for (index, digest) in parts {
+        if let Some(sum) = digests.get_mut(index) {
+            sum.add(digest);
+        }
+    }
+    for ((shape, digest), rows) in shapes.iter().zip(&digests).zip(rows) {
+        if digest.rows != *rows {
+            return Err(Failure::source(format!(
+                "`{}` of {}: {} rows were read and the store counts {rows}",
+                shape.name,
+                source.address(),
+                digest.rows
+            ))
+            .hint(
+                "the database is damaged (an index that disagrees with its table), or it changed while it was read",
+            ));
+        }
+    }
+    Ok(digests)
+}
