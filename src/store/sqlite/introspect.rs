@@ -1,0 +1,132 @@
+//! What is in a SQLite database, as far as telling MLflow's tables from others needs it.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rusqlite::Connection;
+
+use super::snapshot::Snapshot;
+use super::{Explain, open_readonly};
+use crate::domain::catalogue::TableDef;
+use crate::domain::ddl::quote;
+use crate::domain::failure::Outcome;
+use crate::domain::identity::{Observed, ObservedColumn, ObservedTable};
+
+/// Looks at every table. `path` is for messages.
+///
+/// # Errors
+/// Source: SQLite could not read its own schema.
+pub fn observe(connection: &Connection, path: &Path) -> Outcome<Observed> {
+    look(connection).of_source(path)
+}
+
+fn look(connection: &Connection) -> rusqlite::Result<Observed> {
+    let mut observed = Observed { sqlite: true, ..Observed::default() };
+    let mut statement = connection
+        .prepare("SELECT type, name FROM sqlite_master WHERE type IN ('table', 'view', 'trigger') ORDER BY name")?;
+    let objects = statement
+        .query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))?
+        .collect::<rusqlite::Result<Vec<_>>>()?;
+    for (kind, name) in objects {
+        match kind.as_str() {
+            "table" if name.starts_with("sqlite_") => {}
+            "table" => observed.tables.push(table(connection, name)?),
+            _ => observed.others.push(format!("{kind} {name}")),
+        }
+    }
+    for name in ["alembic_version", "alembic_version_auth"] {
+        if observed.tables.iter().any(|t| t.name == name && t.columns.iter().any(|c| c.name == "version_num")) {
+            let mut statement = connection.prepare(&format!("SELECT version_num FROM {}", quote(name)))?;
+            let values = statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<Vec<String>>>()?;
+            observed.versions.push((name.to_owned(), values));
+        }
+    }
+    Ok(observed)
+}
+
+fn table(connection: &Connection, name: String) -> rusqlite::Result<ObservedTable> {
+    // table_xinfo and not table_info: the latter hides generated columns (FACTS 2).
+    let mut statement = connection.prepare(
+        "SELECT name, type, \"notnull\", pk, hidden FROM pragma_table_xinfo(?1) WHERE hidden <> 1 ORDER BY cid",
+    )?;
+    let mut key: Vec<(i64, String)> = Vec::new();
+    let mut columns = Vec::new();
+    let mut rows = statement.query([&name])?;
+    while let Some(row) = rows.next()? {
+        let column = ObservedColumn {
+            name: row.get(0)?,
+            declared: row.get(1)?,
+            not_null: row.get(2)?,
+            generated: row.get::<_, i64>(4)? >= 2,
+        };
+        let place: i64 = row.get(3)?;
+        if place > 0 {
+            key.push((place, column.name.clone()));
+        }
+        columns.push(column);
+    }
+    key.sort();
+    Ok(ObservedTable { name, columns, key: key.into_iter().map(|(_, name)| name).collect() })
+}
+
+/// What is in a snapshot, and how big its tables are.
+pub struct Details {
+    /// The schema.
+    pub observed: Observed,
+    /// Bytes of each table with its indexes.
+    pub table_bytes: Vec<(String, u64)>,
+}
+
+/// Looks at a snapshot.
+///
+/// # Errors
+/// Source: SQLite could not read it.
+pub fn details(snapshot: &Snapshot) -> Outcome<Details> {
+    let connection = open_readonly(&snapshot.path(), true).of_source(snapshot.original())?;
+    let sizes = || -> rusqlite::Result<Vec<(String, u64)>> {
+        let mut statement = connection.prepare(
+            "SELECT m.tbl_name, sum(s.pgsize) FROM dbstat s JOIN sqlite_master m ON m.name = s.name
+             WHERE s.aggregate = TRUE GROUP BY m.tbl_name",
+        )?;
+        let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get::<_, i64>(1)?.unsigned_abs())))?;
+        rows.collect()
+    };
+    Ok(Details {
+        observed: observe(&connection, snapshot.original())?,
+        table_bytes: sizes().of_source(snapshot.original())?,
+    })
+}
+
+/// Rows whose foreign key refers to nothing: table, rowid, and the table referred to; at most `most` of them.
+///
+/// # Errors
+/// Source: SQLite could not read it.
+pub fn broken_references(snapshot: &Snapshot, most: usize) -> Outcome<Vec<(String, Option<i64>, String)>> {
+    let connection = open_readonly(&snapshot.path(), true).of_source(snapshot.original())?;
+    let look = || -> rusqlite::Result<Vec<_>> {
+        let mut statement = connection.prepare("PRAGMA foreign_key_check")?;
+        let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+        rows.take(most).collect()
+    };
+    look().of_source(snapshot.original())
+}
+
+/// Rows that break a CHECK of the catalogue: table, expression, how many, and the rowid of the first.
+///
+/// # Errors
+/// Source: SQLite could not read it.
+pub fn broken_checks(snapshot: &Snapshot, tables: &[Arc<TableDef>]) -> Outcome<Vec<(String, String, u64, i64)>> {
+    let connection = open_readonly(&snapshot.path(), true).of_source(snapshot.original())?;
+    let mut broken = Vec::new();
+    for table in tables {
+        for (_, expression) in &table.postgres.checks {
+            let sql = format!("SELECT count(*), min(rowid) FROM {} WHERE NOT ({expression})", quote(&table.name));
+            let (rows, first): (i64, Option<i64>) =
+                connection.query_row(&sql, [], |row| Ok((row.get(0)?, row.get(1)?))).of_source(snapshot.original())?;
+            if let Some(first) = first {
+                broken.push((table.name.clone(), expression.clone(), rows.unsigned_abs(), first));
+            }
+        }
+    }
+    Ok(broken)
+}

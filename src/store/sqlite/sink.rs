@@ -1,0 +1,135 @@
+//! A new SQLite file as a sink: written under a temporary name beside its final one, and renamed when it was checked.
+
+use std::fs::{File, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rusqlite::Connection;
+use rusqlite::types::{ToSqlOutput, Value, ValueRef};
+
+use super::Explain;
+use crate::domain::address::shown;
+use crate::domain::catalogue::TableDef;
+use crate::domain::cell::{Batch, Cell};
+use crate::domain::ddl::{quote, quote_list};
+use crate::domain::failure::{Failure, Outcome};
+use crate::domain::table::Shape;
+use crate::engine::{RowSink, RowWriter};
+
+/// A new file with MLflow's schema. Until [`SqliteSink::publish`] nothing stands under its final name.
+pub struct SqliteSink {
+    connection: Mutex<Connection>,
+    temporary: tempfile::TempPath,
+    target: PathBuf,
+}
+
+impl SqliteSink {
+    /// Begins a new file that is to become `target`, with the tables of the catalogue.
+    ///
+    /// # Errors
+    /// Target: the file is there already, or its folder cannot be written to.
+    pub fn create(target: &Path, tables: &[Arc<TableDef>]) -> Outcome<SqliteSink> {
+        if target.exists() {
+            return Err(Failure::refused(format!("{} is there already", shown(target)))
+                .hint("name a file that does not exist yet"));
+        }
+        let folder = target.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let temporary = tempfile::Builder::new()
+            .prefix(".mlops-")
+            .suffix(".partial")
+            // As SQLite itself makes files: what the umask leaves of this.
+            .permissions(Permissions::from_mode(0o666))
+            .tempfile_in(folder)
+            .map_err(|e| Failure::target(format!("{} cannot be written to: {e}", shown(folder))))?
+            .into_temp_path();
+        let connection = Connection::open(&temporary).of_target(target)?;
+        let tables_sql: Vec<&str> = tables.iter().map(|t| t.sqlite.create.as_str()).collect();
+        connection
+            .execute_batch(&format!(
+                "PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA foreign_keys=OFF; BEGIN; {};",
+                tables_sql.join(";\n")
+            ))
+            .of_target(target)?;
+        Ok(SqliteSink { connection: Mutex::new(connection), temporary, target: target.to_owned() })
+    }
+
+    fn connection(&self) -> MutexGuard<'_, Connection> {
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes indexes and triggers and commits; the file can then be read under [`SqliteSink::path`].
+    ///
+    /// # Errors
+    /// Target: SQLite refused.
+    pub fn finish_schema(&self, tables: &[Arc<TableDef>]) -> Outcome<()> {
+        let mut sql = String::new();
+        for statement in tables.iter().flat_map(|t| t.sqlite.indexes.iter().chain(&t.sqlite.triggers)) {
+            sql.push_str(statement);
+            sql.push_str(";\n");
+        }
+        sql.push_str("COMMIT; ANALYZE;");
+        self.connection().execute_batch(&sql).of_target(&self.target)
+    }
+
+    /// Where the unpublished file is.
+    pub fn path(&self) -> &Path {
+        &self.temporary
+    }
+
+    /// Gives the file its final name, after it has reached the disk.
+    ///
+    /// # Errors
+    /// Target: the file appeared meanwhile, or the disk failed.
+    pub fn publish(self) -> Outcome<()> {
+        let failed = |e: std::io::Error| Failure::target(format!("{}: {e}", shown(&self.target)));
+        let connection = self.connection.into_inner().unwrap_or_else(PoisonError::into_inner);
+        connection.close().map_err(|(_, e)| e).of_target(&self.target)?;
+        File::open(&self.temporary).and_then(|f| f.sync_all()).map_err(failed)?;
+        let folder = self.target.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned();
+        self.temporary
+            .persist_noclobber(&self.target)
+            .map_err(|e| Failure::target(format!("{}: {}", shown(&self.target), e.error)))?;
+        File::open(&folder).and_then(|f| f.sync_all()).map_err(|e| Failure::target(format!("{}: {e}", shown(&folder))))
+    }
+}
+
+impl RowSink for SqliteSink {
+    fn load(&self, shape: &Shape, fill: &mut dyn FnMut(&mut dyn RowWriter) -> Outcome<()>) -> Outcome<u64> {
+        let marks = vec!["?"; shape.columns.len()].join(", ");
+        let sql = format!("INSERT INTO {} ({}) VALUES ({marks})", quote(&shape.name), quote_list(shape.column_names()));
+        let mut writer = SqliteWriter { sink: self, sql, rows: 0 };
+        fill(&mut writer)?;
+        Ok(writer.rows)
+    }
+}
+
+struct SqliteWriter<'a> {
+    sink: &'a SqliteSink,
+    sql: String,
+    rows: u64,
+}
+
+impl RowWriter for SqliteWriter<'_> {
+    fn write(&mut self, batch: &Batch) -> Outcome<()> {
+        let connection = self.sink.connection();
+        let mut statement = connection.prepare_cached(&self.sql).of_target(&self.sink.target)?;
+        for row in batch.iter() {
+            let values = row.iter().map(|cell| bind(batch, *cell));
+            statement.execute(rusqlite::params_from_iter(values)).of_target(&self.sink.target)?;
+            self.rows += 1;
+        }
+        Ok(())
+    }
+}
+
+fn bind(batch: &Batch, cell: Cell) -> ToSqlOutput<'_> {
+    match cell {
+        Cell::Null => ToSqlOutput::Owned(Value::Null),
+        Cell::Int(v) => ToSqlOutput::Owned(Value::Integer(v)),
+        Cell::Bool(v) => ToSqlOutput::Owned(Value::Integer(v.into())),
+        Cell::Float(v) => ToSqlOutput::Owned(Value::Real(v)),
+        Cell::Text(s) | Cell::Json(s) => ToSqlOutput::Borrowed(ValueRef::Text(batch.bytes(s))),
+        Cell::Bytes(s) => ToSqlOutput::Borrowed(ValueRef::Blob(batch.bytes(s))),
+    }
+}

@@ -1,0 +1,137 @@
+//! Rows out of a SQLite file that nothing changes any more.
+
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, ToSql};
+
+use super::{Explain, open_readonly};
+use crate::domain::cell::{Batch, Cell};
+use crate::domain::ddl::{quote, quote_list};
+use crate::domain::failure::Outcome;
+use crate::domain::table::{Shape, Type};
+use crate::engine::{Part, RowSource};
+
+/// A source over an unchanging file; a [`super::snapshot::Snapshot`]'s, as a rule.
+pub struct SqliteSource {
+    path: PathBuf,
+    shown: PathBuf,
+    shapes: Vec<Shape>,
+    idle: Mutex<Vec<Connection>>,
+}
+
+impl SqliteSource {
+    /// A source of `shapes` in the file `path`, which messages call `shown`.
+    pub fn new(path: PathBuf, shown: PathBuf, shapes: Vec<Shape>) -> Self {
+        SqliteSource { path, shown, shapes, idle: Mutex::new(Vec::new()) }
+    }
+
+    /// A connection for one call; given back for the next.
+    fn with<T>(&self, work: impl FnOnce(&Connection) -> Outcome<T>) -> Outcome<T> {
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let connection = match idle {
+            Some(connection) => connection,
+            None => {
+                let connection = open_readonly(&self.path, true).of_source(&self.shown)?;
+                // Rows are read once and in order: a small cache is enough, and a mapped file would count as memory.
+                connection.execute_batch("PRAGMA mmap_size=0; PRAGMA cache_size=-4096;").of_source(&self.shown)?;
+                connection
+            }
+        };
+        let result = work(&connection);
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+        result
+    }
+}
+
+/// `WHERE` of a shape that shares its table with another program, and its values.
+fn only(shape: &Shape) -> (String, Vec<&dyn ToSql>) {
+    match (&shape.only, shape.columns.first()) {
+        (Some(values), Some(column)) => {
+            let marks = vec!["?"; values.len()].join(", ");
+            (format!("{} IN ({marks})", quote(&column.name)), values.iter().map(|v| v as &dyn ToSql).collect())
+        }
+        _ => ("1".to_owned(), Vec::new()),
+    }
+}
+
+impl RowSource for SqliteSource {
+    fn address(&self) -> String {
+        crate::domain::address::shown(&self.shown)
+    }
+
+    fn shapes(&self) -> &[Shape] {
+        &self.shapes
+    }
+
+    fn rows(&self, shape: &Shape) -> Outcome<u64> {
+        let (filter, values) = only(shape);
+        let sql = format!("SELECT count(*) FROM {} WHERE {filter}", quote(&shape.name));
+        self.with(|c| c.query_row(&sql, values.as_slice(), |row| row.get::<_, i64>(0)).of_source(&self.shown))
+            .map(i64::unsigned_abs)
+    }
+
+    fn parts(&self, shape: &Shape, wanted: usize) -> Outcome<Vec<Part>> {
+        if wanted <= 1 || shape.only.is_some() {
+            return Ok(vec![Part::ALL]);
+        }
+        // Two scalar subqueries: SQLite answers each from the end of the b-tree, but scans for min and max together.
+        let table = quote(&shape.name);
+        let sql = format!("SELECT (SELECT min(rowid) FROM {table}), (SELECT max(rowid) FROM {table})");
+        let ends = self.with(|c| {
+            match c.query_row(&sql, [], |row| Ok((row.get::<_, Option<i64>>(0)?, row.get::<_, Option<i64>>(1)?))) {
+                Ok(ends) => Ok(ends),
+                // A table WITHOUT ROWID, which MLflow does not have but another program may.
+                Err(e) if e.to_string().contains("rowid") => Ok((None, None)),
+                Err(e) => Err(super::source_failure(&self.shown, &e)),
+            }
+        })?;
+        let (Some(first), Some(last)) = ends else { return Ok(vec![Part::ALL]) };
+        let step = (i128::from(last) - i128::from(first)) / wanted as i128 + 1;
+        let edge = |n: usize| i64::try_from(i128::from(first) + step * n as i128).ok();
+        Ok((0..wanted)
+            .map(|n| Part {
+                from: if n == 0 { None } else { edge(n) },
+                to: if n + 1 == wanted { None } else { edge(n + 1) },
+            })
+            .collect())
+    }
+
+    fn read(&self, shape: &Shape, part: Part, each: &mut dyn FnMut(&Batch) -> Outcome<()>) -> Outcome<()> {
+        let (mut filter, mut values) = only(shape);
+        for (bound, word) in [(&part.from, ">="), (&part.to, "<")] {
+            if let Some(bound) = bound {
+                filter.push_str(&format!(" AND rowid {word} ?"));
+                values.push(bound);
+            }
+        }
+        let sql = format!("SELECT {} FROM {} WHERE {filter}", quote_list(shape.column_names()), quote(&shape.name));
+        tracing::debug!(%sql, ?part, "reading");
+        self.with(|connection| {
+            let mut statement = connection.prepare(&sql).of_source(&self.shown)?;
+            let mut rows = statement.query(values.as_slice()).of_source(&self.shown)?;
+            let mut batch = Batch::new(shape.clone());
+            while let Some(row) = rows.next().of_source(&self.shown)? {
+                for (index, column) in shape.columns.iter().enumerate() {
+                    push(&mut batch, column.kind, row.get_ref(index).of_source(&self.shown)?);
+                }
+                if batch.is_full() {
+                    each(&batch)?;
+                    batch.clear();
+                }
+            }
+            if batch.is_empty() { Ok(()) } else { each(&batch) }
+        })
+    }
+}
+
+fn push(batch: &mut Batch, kind: Type, value: ValueRef<'_>) {
+    match value {
+        ValueRef::Null => batch.push(Cell::Null),
+        ValueRef::Integer(v) => batch.push_int(kind, v),
+        ValueRef::Real(v) => batch.push_float(kind, v),
+        ValueRef::Text(v) => batch.push_text(kind, v),
+        ValueRef::Blob(v) => batch.push_bytes(Cell::Bytes, v),
+    }
+}
