@@ -23,6 +23,10 @@
 //! Rules, held by `tests/architecture.rs`: `domain` touches no I/O; `engine` knows `domain` only; adapters do not know
 //! each other or a capability; only `report` prints; only `config` reads the environment.
 
+pub mod config;
+pub mod demo;
 pub mod domain;
 pub mod engine;
+pub mod migrate;
+pub mod state;
 pub mod store;

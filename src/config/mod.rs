@@ -1,0 +1,234 @@
+//! Settings in layers - flags over environment over file over default - each value with its origin.
+//!
+//! This room alone reads the environment ([`environment`]); the rest of the house is handed values.
+
+pub mod environment;
+mod file;
+pub mod pg;
+
+use std::path::{Path, PathBuf};
+
+use crate::config::environment::Environment;
+use crate::domain::address::{StoreAddress, shown};
+use crate::domain::failure::{Failure, Outcome};
+
+/// A setting that exists: its key, the environment variables that set it in their order of precedence, and what it is.
+pub struct Key {
+    /// The name in the configuration file.
+    pub name: &'static str,
+    /// Environment variables.
+    pub variables: &'static [&'static str],
+    /// The default, as it would stand in the file; `None`: not set.
+    pub default: Option<&'static str>,
+}
+
+/// All settings. `config.example.toml` shows each with its default, which a test holds.
+pub const KEYS: &[Key] = &[
+    Key {
+        name: "backend_store_uri",
+        variables: &["MLOPS_BACKEND_STORE_URI", "MLFLOW_BACKEND_STORE_URI"],
+        default: None,
+    },
+    Key { name: "work_dir", variables: &["MLOPS_WORK_DIR", "TMPDIR"], default: Some("/tmp") },
+    Key { name: "state_dir", variables: &["MLOPS_STATE_DIR"], default: None },
+    Key { name: "jobs", variables: &["MLOPS_JOBS"], default: Some("0") },
+    Key { name: "postgres_bin", variables: &["MLOPS_POSTGRES_BIN"], default: None },
+    Key { name: "output", variables: &["MLOPS_OUTPUT"], default: Some("table") },
+    Key { name: "color", variables: &["MLOPS_COLOR"], default: Some("auto") },
+    Key { name: "progress", variables: &["MLOPS_PROGRESS"], default: Some("auto") },
+];
+
+/// Where a value comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// A flag.
+    Flag,
+    /// An environment variable.
+    Environment(&'static str),
+    /// The configuration file, and the profile in it.
+    File(PathBuf, Option<String>),
+    /// Built in.
+    Default,
+}
+
+impl std::fmt::Display for Origin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Origin::Flag => f.write_str("flag"),
+            Origin::Environment(name) => write!(f, "environment {name}"),
+            Origin::File(path, None) => write!(f, "{}", shown(path)),
+            Origin::File(path, Some(profile)) => write!(f, "{} [profile.{profile}]", shown(path)),
+            Origin::Default => f.write_str("default"),
+        }
+    }
+}
+
+/// A value and where it comes from.
+#[derive(Debug, Clone)]
+pub struct Setting {
+    /// Its key.
+    pub key: &'static str,
+    /// The value as text; `None`: not set.
+    pub value: Option<String>,
+    /// Where it comes from.
+    pub origin: Origin,
+}
+
+/// What the command line says of settings.
+#[derive(Debug, Default)]
+pub struct Flags {
+    /// `--config`
+    pub file: Option<PathBuf>,
+    /// `--profile`
+    pub profile: Option<String>,
+    /// Key and value of each flag that sets one.
+    pub values: Vec<(&'static str, String)>,
+}
+
+/// The settings of this run.
+pub struct Settings {
+    settings: Vec<Setting>,
+    environment: Environment,
+    /// The configuration file that was read.
+    pub file: Option<PathBuf>,
+}
+
+impl Settings {
+    /// Resolves every setting.
+    ///
+    /// # Errors
+    /// Configuration: a file that cannot be read or holds an unknown key, a profile that does not exist.
+    pub fn resolve(flags: &Flags, environment: Environment) -> Outcome<Settings> {
+        let file = file::read(flags, &environment)?;
+        let settings = KEYS
+            .iter()
+            .map(|key| {
+                let flag = flags.values.iter().find(|(name, _)| *name == key.name);
+                let variable = key.variables.iter().find_map(|v| Some((*v, environment.get(v)?)));
+                let (value, origin) = if let Some((_, value)) = flag {
+                    (Some(value.clone()), Origin::Flag)
+                } else if let Some((name, value)) = variable {
+                    (Some(value), Origin::Environment(name))
+                } else if let Some((value, origin)) = file.as_ref().and_then(|f| f.get(key.name)) {
+                    (Some(value), origin)
+                } else {
+                    (key.default.map(str::to_owned), Origin::Default)
+                };
+                Setting { key: key.name, value, origin }
+            })
+            .collect();
+        Ok(Settings { settings, environment, file: file.map(|f| f.path) })
+    }
+
+    /// Every setting, for `config show`. Addresses are masked.
+    pub fn all(&self) -> Vec<Setting> {
+        let mask = |setting: &Setting| {
+            let mut setting = setting.clone();
+            if setting.key == "backend_store_uri" {
+                setting.value = setting.value.map(|v| match StoreAddress::parse(&v) {
+                    Ok(address) => address.to_string(),
+                    Err(_) => "*** (not an address that can be shown)".to_owned(),
+                });
+            }
+            if setting.key == "state_dir" && setting.value.is_none() {
+                setting.value = self.state_dir().ok().map(|p| shown(&p));
+            }
+            setting
+        };
+        self.settings.iter().map(mask).collect()
+    }
+
+    fn get(&self, key: &str) -> Option<(&str, &Origin)> {
+        let setting = self.settings.iter().find(|s| s.key == key)?;
+        Some((setting.value.as_deref()?, &setting.origin))
+    }
+
+    /// The database that MLflow keeps its records in, where one is configured.
+    ///
+    /// # Errors
+    /// Usage: not an address.
+    pub fn backend_store_uri(&self) -> Outcome<Option<StoreAddress>> {
+        match self.get("backend_store_uri") {
+            None => Ok(None),
+            Some((text, origin)) => self.address(text).map(Some).map_err(|f| f.on(origin)),
+        }
+    }
+
+    /// Parses a store's address and fills in what libpq's environment variables and password file say.
+    ///
+    /// # Errors
+    /// Usage: not an address. Configuration: an environment variable that means nothing.
+    pub fn address(&self, text: &str) -> Outcome<StoreAddress> {
+        Ok(match StoreAddress::parse(text)? {
+            StoreAddress::Postgres(address) => {
+                StoreAddress::Postgres(Box::new(pg::complete(*address, &self.environment)?))
+            }
+            other => other,
+        })
+    }
+
+    /// Where private copies go.
+    pub fn work_dir(&self) -> PathBuf {
+        self.get("work_dir").map_or_else(|| PathBuf::from("/tmp"), |(v, _)| PathBuf::from(v))
+    }
+
+    /// Where mlops remembers things between runs.
+    ///
+    /// # Errors
+    /// Configuration: neither a setting nor a home folder.
+    pub fn state_dir(&self) -> Outcome<PathBuf> {
+        if let Some((text, _)) = self.get("state_dir") {
+            return Ok(PathBuf::from(text));
+        }
+        if rustix::process::geteuid().is_root() {
+            return Ok(PathBuf::from("/var/lib/mlops"));
+        }
+        let home = || Some(Path::new(&self.environment.get("HOME")?).join(".local/state"));
+        self.environment
+            .get("XDG_STATE_HOME")
+            .map(PathBuf::from)
+            .or_else(home)
+            .map(|p| p.join("mlops"))
+            .ok_or_else(|| Failure::configuration("no state folder: HOME is not set").hint("give --state-dir"))
+    }
+
+    /// How many things are done at once; 0 means as many as there are processors.
+    ///
+    /// # Errors
+    /// Configuration: not a number from 0 to 64.
+    pub fn jobs(&self) -> Outcome<usize> {
+        let Some((text, origin)) = self.get("jobs") else { return Ok(1) };
+        match text.parse::<usize>() {
+            Ok(0) => Ok(std::thread::available_parallelism().map_or(1, usize::from)),
+            Ok(n) if n <= 64 => Ok(n),
+            _ => Err(Failure::configuration(format!("jobs = {text} ({origin}) is not a number from 0 to 64"))),
+        }
+    }
+
+    /// One of a few words.
+    ///
+    /// # Errors
+    /// Configuration: another word.
+    pub fn word<T: Copy>(&self, key: &str, words: &[(&str, T)]) -> Outcome<T> {
+        let (text, origin) =
+            self.get(key).ok_or_else(|| Failure::internal(format!("the setting {key} has no value")))?;
+        words.iter().find(|(word, _)| *word == text).map(|(_, value)| *value).ok_or_else(|| {
+            let known: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+            Failure::configuration(format!("{key} = {text} ({origin}) is not known"))
+                .hint(format!("one of: {}", known.join(", ")))
+        })
+    }
+
+    /// The folder of PostgreSQL's programs and the search path, for a private cluster.
+    pub fn postgres_programs(&self) -> Option<PathBuf> {
+        let named = self.get("postgres_bin").map(|(text, _)| PathBuf::from(text));
+        let path = self.environment.get("PATH").unwrap_or_default();
+        let path: Vec<PathBuf> = path.split(':').filter(|p| !p.is_empty()).map(PathBuf::from).collect();
+        crate::store::postgres::private::programs(named.as_deref(), &path)
+    }
+
+    /// Whether `NO_COLOR` is set (no-color.org).
+    pub fn no_color(&self) -> bool {
+        self.environment.get("NO_COLOR").is_some()
+    }
+}

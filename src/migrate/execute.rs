@@ -1,0 +1,243 @@
+//! The execution of a migration's plan.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::domain::consent::{Confirmed, Consent};
+use crate::domain::digest::TableDigest;
+use crate::domain::failure::{Failure, Kind, Outcome};
+use crate::domain::table::Shape;
+use crate::engine::RowSource;
+use crate::engine::compare::{self, TableComparison, What};
+use crate::engine::copy::{Work, copy, count, digest};
+use crate::engine::event::Event;
+use crate::migrate::inspect::{inspect, refusal};
+use crate::migrate::outcome::{Migrated, MigratedTable};
+use crate::migrate::plan::{Destination, Existing, Plan, Prepared};
+use crate::store::open::OpenStore;
+use crate::store::postgres::connect::Postgres;
+use crate::store::postgres::source::PgSource;
+use crate::store::postgres::stage::{Stage, recheck};
+use crate::store::postgres::target;
+use crate::store::sqlite::sink::SqliteSink;
+use crate::store::sqlite::source::SqliteSource;
+
+/// Asks for consent where the plan changes what exists. A migration into an empty target asks nothing.
+///
+/// # Errors
+/// Refused.
+pub fn consent(plan: &Plan, consent: &Consent<'_>) -> Outcome<Option<Confirmed>> {
+    match &plan.existing {
+        Existing::MovedTo(schema, tables) => consent
+            .to(&format!("move {tables} tables with data in {} to the schema {schema}", plan.target.address))
+            .map(Some),
+        Existing::Nothing | Existing::FreshServer(_) => Ok(None),
+    }
+}
+
+/// Phases with their durations.
+struct Clock {
+    begun: Instant,
+    last: Instant,
+    phases: Vec<(&'static str, Duration)>,
+}
+
+impl Clock {
+    fn new(begun: Instant) -> Self {
+        let mut clock = Clock { begun, last: begun, phases: Vec::new() };
+        clock.lap("preflight");
+        clock
+    }
+
+    fn lap(&mut self, name: &'static str) {
+        let now = Instant::now();
+        tracing::info!(phase = name, took = ?(now - self.last), "done");
+        self.phases.push((name, now - self.last));
+        self.last = now;
+    }
+}
+
+/// Does what the plan says. `begun` is when the work began, preflight included.
+///
+/// # Errors
+/// Source, Target, Differs, Locked, Interrupted - and then the target is as it was, or the message says otherwise.
+pub fn execute(
+    prepared: Prepared,
+    confirmed: Option<&Confirmed>,
+    begun: Instant,
+    work: &Work<'_>,
+) -> Outcome<Migrated> {
+    let clock = Clock::new(begun);
+    let Prepared { plan, store, shapes, destination } = prepared;
+    let outcome = match destination {
+        Destination::Sqlite(path) => to_sqlite(plan, &store, &shapes, &path, clock, work),
+        Destination::Postgres { postgres, seen, place } => {
+            let seen = (&seen, &place);
+            to_postgres(plan, &store, &shapes, &postgres, seen, confirmed, clock, work)
+        }
+    };
+    let outcome = work.cancel.explain(outcome);
+    match outcome {
+        // A value that does not fit, or a broken key: say all of them at once, not only the first.
+        Err(failure) if failure.kind == Kind::Source => {
+            let findings = inspect(&store, &shapes, work)?;
+            if findings.is_empty() { Err(failure) } else { Err(refusal(&store.address, &findings)) }
+        }
+        other => other,
+    }
+}
+
+#[expect(clippy::too_many_arguments, reason = "the parts of a prepared migration, taken apart once")]
+fn to_postgres(
+    plan: Plan,
+    store: &OpenStore,
+    shapes: &[Shape],
+    postgres: &Arc<Postgres>,
+    (seen, place): (&target::Target, &target::Place),
+    confirmed: Option<&Confirmed>,
+    mut clock: Clock,
+    work: &Work<'_>,
+) -> Outcome<Migrated> {
+    let mut warnings = plan.notes.clone();
+    let mut main = target::connect_locked(postgres, &seen.schema, work.cancel)?;
+    // Another run may have published while this one waited for the lock: better known before the work than after it.
+    recheck(&mut main, seen, place, confirmed.is_some())?;
+    for stage in target::drop_abandoned(&mut main, work.cancel)? {
+        warnings.push(format!("removed the stage {stage}, which an earlier run that did not finish had left"));
+    }
+    let foreign: Vec<Shape> =
+        shapes.iter().filter(|s| !store.identity.tables.iter().any(|t| t.name == s.name)).cloned().collect();
+    let tables = &store.identity.tables;
+    let stage = Stage::create(postgres, main, &plan.id, tables, &foreign)?;
+    let rows: Vec<u64> = plan.tables.iter().map(|(_, rows)| *rows).collect();
+    work.events.event(Event::Phase { name: "copying rows", total: Some(plan.rows()), unit: "rows" });
+    let sources = copy(store.source.as_ref(), &stage, shapes, &rows, work)?;
+    clock.lap("copy");
+    stage.build(tables, &foreign, work)?;
+    clock.lap("indexes and keys");
+    let mut targets = None;
+    if plan.verify {
+        let back = PgSource::new(postgres.clone(), stage.name(), shapes.to_vec())?;
+        targets = Some(verify(store.source.as_ref(), &back, shapes, &sources, work)?);
+        drop(back);
+        clock.lap("verification");
+    }
+    work.cancel.check()?;
+    work.events.event(Event::Phase { name: "publishing", total: None, unit: "" });
+    let keep_in = match &plan.existing {
+        Existing::MovedTo(schema, _) => {
+            let confirmed =
+                confirmed.ok_or_else(|| Failure::internal("tables would be moved aside without consent"))?;
+            Some((schema.as_str(), confirmed))
+        }
+        Existing::Nothing | Existing::FreshServer(_) => None,
+    };
+    stage.publish(seen, place, tables, &foreign, keep_in)?;
+    clock.lap("publishing");
+    Ok(migrated(plan, shapes, &sources, targets.as_deref(), clock, warnings))
+}
+
+fn to_sqlite(
+    plan: Plan,
+    store: &OpenStore,
+    shapes: &[Shape],
+    path: &Path,
+    mut clock: Clock,
+    work: &Work<'_>,
+) -> Outcome<Migrated> {
+    let tables = &store.identity.tables;
+    let sink = SqliteSink::create(path, tables)?;
+    let rows: Vec<u64> = plan.tables.iter().map(|(_, rows)| *rows).collect();
+    work.events.event(Event::Phase { name: "copying rows", total: Some(plan.rows()), unit: "rows" });
+    let sources = copy(store.source.as_ref(), &sink, shapes, &rows, work)?;
+    clock.lap("copy");
+    sink.finish_schema(tables)?;
+    clock.lap("indexes and keys");
+    let mut targets = None;
+    if plan.verify {
+        let back = SqliteSource::new(sink.path().to_owned(), path.to_owned(), shapes.to_vec());
+        targets = Some(verify(store.source.as_ref(), &back, shapes, &sources, work)?);
+        clock.lap("verification");
+    }
+    work.cancel.check()?;
+    sink.publish()?;
+    clock.lap("publishing");
+    let warnings = plan.notes.clone();
+    Ok(migrated(plan, shapes, &sources, targets.as_deref(), clock, warnings))
+}
+
+/// Reads the target back and compares it with what was read from the source.
+fn verify(
+    source: &dyn RowSource,
+    target: &dyn RowSource,
+    shapes: &[Shape],
+    sources: &[TableDigest],
+    work: &Work<'_>,
+) -> Outcome<Vec<TableDigest>> {
+    let total = sources.iter().map(|d| d.rows).sum();
+    work.events.event(Event::Phase { name: "verifying", total: Some(total), unit: "rows" });
+    let stored = count(target, shapes, work)?;
+    let targets = digest(target, shapes, &stored, work).map_err(|failure| match failure.kind {
+        Kind::Source => Failure { kind: Kind::Target, ..failure },
+        _ => failure,
+    })?;
+    if targets == sources {
+        return Ok(targets);
+    }
+    let verdicts = compare::verdicts(source, target, shapes, sources, &targets, work)?;
+    Err(Failure::differs(format!(
+        "the target does not hold what the source holds, so nothing was published:{}",
+        verdicts.iter().filter(|v| !v.equal()).map(difference_lines).collect::<String>()
+    ))
+    .hint("this must not happen: please report it with this message"))
+}
+
+/// The differences of one table, each on a line of its own.
+pub fn difference_lines(verdict: &TableComparison) -> String {
+    let mut lines = format!(
+        "\n  {}: {} rows against {}, {}{} differ",
+        verdict.table,
+        verdict.source.rows,
+        verdict.target.rows,
+        if verdict.counted_all { "" } else { "at least " },
+        verdict.differing_rows
+    );
+    for difference in &verdict.differences {
+        let key: Vec<String> = difference.key.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let what = match &difference.what {
+            What::Missing => "only in the source".to_owned(),
+            What::Extra => "only in the target".to_owned(),
+            What::Changed(cells) => cells
+                .iter()
+                .map(|c| format!("{}: {} in the source, {} in the target", c.column, c.source, c.target))
+                .collect::<Vec<_>>()
+                .join("; "),
+        };
+        lines.push_str(&format!("\n    {}: {what}", key.join(", ")));
+    }
+    lines
+}
+
+fn migrated(
+    plan: Plan,
+    shapes: &[Shape],
+    sources: &[TableDigest],
+    targets: Option<&[TableDigest]>,
+    clock: Clock,
+    warnings: Vec<String>,
+) -> Migrated {
+    let tables = shapes.iter().zip(sources).enumerate().map(|(i, (shape, source))| MigratedTable {
+        name: shape.name.clone(),
+        source: *source,
+        target: targets.and_then(|t| t.get(i)).copied(),
+    });
+    Migrated {
+        tables: tables.collect(),
+        verified: plan.verify,
+        plan,
+        took: clock.begun.elapsed(),
+        phases: clock.phases,
+        warnings,
+    }
+}

@@ -1,0 +1,9 @@
+//! Migrations: from one store to another, exact to the cell, all or nothing.
+//!
+//! A [`plan::Plan`] is made first and is a value; [`execute`] takes it. [`verify`] compares any two stores.
+
+pub mod execute;
+pub mod inspect;
+pub mod outcome;
+pub mod plan;
+pub mod verify;
