@@ -23,10 +23,13 @@
 //! Rules, held by `tests/architecture.rs`: `domain` touches no I/O; `engine` knows `domain` only; adapters do not know
 //! each other or a capability; only `report` prints; only `config` reads the environment.
 
+pub mod cli;
+pub mod command;
 pub mod config;
 pub mod demo;
 pub mod domain;
 pub mod engine;
 pub mod migrate;
+pub mod report;
 pub mod state;
 pub mod store;

@@ -1,0 +1,283 @@
+# Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
+function __fish_mlops_global_optspecs
+    string join \n config= profile= output= q/quiet v/verbose color= progress= yes dry-run work-dir= state-dir= jobs= h/help V/version
+end
+
+function __fish_mlops_needs_command
+    # Figure out if the current invocation already has a command.
+    set -l cmd (commandline -opc)
+    set -e cmd[1]
+    argparse -s (__fish_mlops_global_optspecs) -- $cmd 2>/dev/null
+    or return
+    if set -q argv[1]
+        # Also print the command, so this can be used to figure out what it is.
+        echo $argv[1]
+        return 1
+    end
+    return 0
+end
+
+function __fish_mlops_using_subcommand
+    set -l cmd (__fish_mlops_needs_command)
+    test -z "$cmd"
+    and return 1
+    contains -- $cmd[1] $argv
+end
+
+complete -c mlops -n "__fish_mlops_needs_command" -l config -d 'Configuration file [default: MLOPS_CONFIG, ~/.config/mlops/config.toml, /etc/mlops/config.toml]' -r -F
+complete -c mlops -n "__fish_mlops_needs_command" -l profile -d 'Profile in the configuration file whose values beat the file\'s own [default: MLOPS_PROFILE]' -r
+complete -c mlops -n "__fish_mlops_needs_command" -l output -d 'Form of the result [default: table]' -r -f -a "table\t''
+json\t''"
+complete -c mlops -n "__fish_mlops_needs_command" -l color -d 'Colours on the terminal [default: auto; NO_COLOR is honoured]' -r -f -a "auto\t''
+always\t''
+never\t''"
+complete -c mlops -n "__fish_mlops_needs_command" -l progress -d 'Progress on stderr: bars on a terminal, else a line every few seconds [default: auto]' -r -f -a "auto\t''
+plain\t''
+json\t''
+none\t''"
+complete -c mlops -n "__fish_mlops_needs_command" -l work-dir -d 'Folder for private copies of SQLite files [default: TMPDIR or /tmp]' -r -F
+complete -c mlops -n "__fish_mlops_needs_command" -l state-dir -d 'Folder for what is remembered between runs [default: /var/lib/mlops for root, else ~/.local/state/mlops]' -r -F
+complete -c mlops -n "__fish_mlops_needs_command" -l jobs -d 'Threads and connections that work at once [default: the number of processors]' -r
+complete -c mlops -n "__fish_mlops_needs_command" -s q -l quiet -d 'Say nothing on stderr but errors'
+complete -c mlops -n "__fish_mlops_needs_command" -s v -l verbose -d 'Log to stderr what is done; twice: every statement'
+complete -c mlops -n "__fish_mlops_needs_command" -l yes -d 'Agree to what would be asked'
+complete -c mlops -n "__fish_mlops_needs_command" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
+complete -c mlops -n "__fish_mlops_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c mlops -n "__fish_mlops_needs_command" -s V -l version -d 'Print version'
+complete -c mlops -n "__fish_mlops_needs_command" -f -a "migrate" -d 'Move a store to another database, or compare two stores'
+complete -c mlops -n "__fish_mlops_needs_command" -f -a "db" -d 'Look at a backend database'
+complete -c mlops -n "__fish_mlops_needs_command" -f -a "demo" -d 'Make a sample MLflow store and migrate it, to see what this tool does'
+complete -c mlops -n "__fish_mlops_needs_command" -f -a "config" -d 'Settings and where they come from'
+complete -c mlops -n "__fish_mlops_needs_command" -f -a "completions" -d 'Print a completion script for a shell'
+complete -c mlops -n "__fish_mlops_needs_command" -f -a "man" -d 'Write the man pages into a folder'
+complete -c mlops -n "__fish_mlops_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and not __fish_seen_subcommand_from sqlite-to-pg verify help" -l config -d 'Configuration file [default: MLOPS_CONFIG, ~/.config/mlops/config.toml, /etc/mlops/config.toml]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and not __fish_seen_subcommand_from sqlite-to-pg verify help" -l profile -d 'Profile in the configuration file whose values beat the file\'s own [default: MLOPS_PROFILE]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and not __fish_seen_subcommand_from sqlite-to-pg verify help" -l output -d 'Form of the result [default: table]' -r -f -a "table\t''
+json\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and not __fish_seen_subcommand_from sqlite-to-pg verify help" -l color -d 'Colours on the terminal [default: auto; NO_COLOR is honoured]' -r -f -a "auto\t''
+always\t''
+never\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and not __fish_seen_subcommand_from sqlite-to-pg verify help" -l progress -d 'Progress on stderr: bars on a terminal, else a line every few seconds [default: auto]' -r -f -a "auto\t''
+plain\t''
+json\t''
+none\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and not __fish_seen_subcommand_from sqlite-to-pg verify help" -l work-dir -d 'Folder for private copies of SQLite files [default: TMPDIR or /tmp]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and not __fish_seen_subcommand_from sqlite-to-pg verify help" -l state-dir -d 'Folder for what is remembered between runs [default: /var/lib/mlops for root, else ~/.local/state/mlops]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and not __fish_seen_subcommand_from sqlite-to-pg verify help" -l jobs -d 'Threads and connections that work at once [default: the number of processors]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and not __fish_seen_subcommand_from sqlite-to-pg verify help" -s q -l quiet -d 'Say nothing on stderr but errors'
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and not __fish_seen_subcommand_from sqlite-to-pg verify help" -s v -l verbose -d 'Log to stderr what is done; twice: every statement'
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and not __fish_seen_subcommand_from sqlite-to-pg verify help" -l yes -d 'Agree to what would be asked'
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and not __fish_seen_subcommand_from sqlite-to-pg verify help" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and not __fish_seen_subcommand_from sqlite-to-pg verify help" -s h -l help -d 'Print help'
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and not __fish_seen_subcommand_from sqlite-to-pg verify help" -f -a "sqlite-to-pg" -d 'Move an MLflow SQLite database into PostgreSQL'
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and not __fish_seen_subcommand_from sqlite-to-pg verify help" -f -a "verify" -d 'Compare any two stores, table by table and cell by cell'
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and not __fish_seen_subcommand_from sqlite-to-pg verify help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from sqlite-to-pg" -l source -d 'The SQLite file, or its address: mlflow.db, sqlite:///mlflow.db' -r
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from sqlite-to-pg" -l target -d 'The PostgreSQL database: postgresql://user:password@host/database; SQLAlchemy\'s forms are fine' -r
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from sqlite-to-pg" -l certificate -d 'Write what was proven into this file, as JSON: both ends without secrets, revision, counts, digests, times' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from sqlite-to-pg" -l include-table -d 'Also copy a table that MLflow does not own, with its primary key; may be repeated' -r
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from sqlite-to-pg" -l config -d 'Configuration file [default: MLOPS_CONFIG, ~/.config/mlops/config.toml, /etc/mlops/config.toml]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from sqlite-to-pg" -l profile -d 'Profile in the configuration file whose values beat the file\'s own [default: MLOPS_PROFILE]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from sqlite-to-pg" -l output -d 'Form of the result [default: table]' -r -f -a "table\t''
+json\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from sqlite-to-pg" -l color -d 'Colours on the terminal [default: auto; NO_COLOR is honoured]' -r -f -a "auto\t''
+always\t''
+never\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from sqlite-to-pg" -l progress -d 'Progress on stderr: bars on a terminal, else a line every few seconds [default: auto]' -r -f -a "auto\t''
+plain\t''
+json\t''
+none\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from sqlite-to-pg" -l work-dir -d 'Folder for private copies of SQLite files [default: TMPDIR or /tmp]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from sqlite-to-pg" -l state-dir -d 'Folder for what is remembered between runs [default: /var/lib/mlops for root, else ~/.local/state/mlops]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from sqlite-to-pg" -l jobs -d 'Threads and connections that work at once [default: the number of processors]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from sqlite-to-pg" -l replace -d 'Move MLflow tables with data that are in the target into a schema mlops_replaced_<id>, where they stay'
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from sqlite-to-pg" -l no-verify -d 'Do not read the target back before it is published'
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from sqlite-to-pg" -s q -l quiet -d 'Say nothing on stderr but errors'
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from sqlite-to-pg" -s v -l verbose -d 'Log to stderr what is done; twice: every statement'
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from sqlite-to-pg" -l yes -d 'Agree to what would be asked'
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from sqlite-to-pg" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from sqlite-to-pg" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from verify" -l source -d 'One store: a SQLite file or a postgresql:// address' -r
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from verify" -l target -d 'The other store' -r
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from verify" -l include-table -d 'Also compare a table that MLflow does not own; may be repeated' -r
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from verify" -l config -d 'Configuration file [default: MLOPS_CONFIG, ~/.config/mlops/config.toml, /etc/mlops/config.toml]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from verify" -l profile -d 'Profile in the configuration file whose values beat the file\'s own [default: MLOPS_PROFILE]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from verify" -l output -d 'Form of the result [default: table]' -r -f -a "table\t''
+json\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from verify" -l color -d 'Colours on the terminal [default: auto; NO_COLOR is honoured]' -r -f -a "auto\t''
+always\t''
+never\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from verify" -l progress -d 'Progress on stderr: bars on a terminal, else a line every few seconds [default: auto]' -r -f -a "auto\t''
+plain\t''
+json\t''
+none\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from verify" -l work-dir -d 'Folder for private copies of SQLite files [default: TMPDIR or /tmp]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from verify" -l state-dir -d 'Folder for what is remembered between runs [default: /var/lib/mlops for root, else ~/.local/state/mlops]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from verify" -l jobs -d 'Threads and connections that work at once [default: the number of processors]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from verify" -s q -l quiet -d 'Say nothing on stderr but errors'
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from verify" -s v -l verbose -d 'Log to stderr what is done; twice: every statement'
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from verify" -l yes -d 'Agree to what would be asked'
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from verify" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from verify" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from help" -f -a "sqlite-to-pg" -d 'Move an MLflow SQLite database into PostgreSQL'
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from help" -f -a "verify" -d 'Compare any two stores, table by table and cell by cell'
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info help" -l config -d 'Configuration file [default: MLOPS_CONFIG, ~/.config/mlops/config.toml, /etc/mlops/config.toml]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info help" -l profile -d 'Profile in the configuration file whose values beat the file\'s own [default: MLOPS_PROFILE]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info help" -l output -d 'Form of the result [default: table]' -r -f -a "table\t''
+json\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info help" -l color -d 'Colours on the terminal [default: auto; NO_COLOR is honoured]' -r -f -a "auto\t''
+always\t''
+never\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info help" -l progress -d 'Progress on stderr: bars on a terminal, else a line every few seconds [default: auto]' -r -f -a "auto\t''
+plain\t''
+json\t''
+none\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info help" -l work-dir -d 'Folder for private copies of SQLite files [default: TMPDIR or /tmp]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info help" -l state-dir -d 'Folder for what is remembered between runs [default: /var/lib/mlops for root, else ~/.local/state/mlops]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info help" -l jobs -d 'Threads and connections that work at once [default: the number of processors]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info help" -s q -l quiet -d 'Say nothing on stderr but errors'
+complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info help" -s v -l verbose -d 'Log to stderr what is done; twice: every statement'
+complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info help" -l yes -d 'Agree to what would be asked'
+complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info help" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
+complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info help" -s h -l help -d 'Print help'
+complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info help" -f -a "info" -d 'What a database is: engine, MLflow\'s revision and the releases that have it, rows and bytes per table'
+complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from info" -l config -d 'Configuration file [default: MLOPS_CONFIG, ~/.config/mlops/config.toml, /etc/mlops/config.toml]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from info" -l profile -d 'Profile in the configuration file whose values beat the file\'s own [default: MLOPS_PROFILE]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from info" -l output -d 'Form of the result [default: table]' -r -f -a "table\t''
+json\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from info" -l color -d 'Colours on the terminal [default: auto; NO_COLOR is honoured]' -r -f -a "auto\t''
+always\t''
+never\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from info" -l progress -d 'Progress on stderr: bars on a terminal, else a line every few seconds [default: auto]' -r -f -a "auto\t''
+plain\t''
+json\t''
+none\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from info" -l work-dir -d 'Folder for private copies of SQLite files [default: TMPDIR or /tmp]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from info" -l state-dir -d 'Folder for what is remembered between runs [default: /var/lib/mlops for root, else ~/.local/state/mlops]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from info" -l jobs -d 'Threads and connections that work at once [default: the number of processors]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from info" -s q -l quiet -d 'Say nothing on stderr but errors'
+complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from info" -s v -l verbose -d 'Log to stderr what is done; twice: every statement'
+complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from info" -l yes -d 'Agree to what would be asked'
+complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from info" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
+complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from info" -s h -l help -d 'Print help'
+complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from help" -f -a "info" -d 'What a database is: engine, MLflow\'s revision and the releases that have it, rows and bytes per table'
+complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c mlops -n "__fish_mlops_using_subcommand demo" -l experiments -d 'Experiments' -r
+complete -c mlops -n "__fish_mlops_using_subcommand demo" -l runs -d 'Runs' -r
+complete -c mlops -n "__fish_mlops_using_subcommand demo" -l metrics -d 'Metric rows, up to tens of millions' -r
+complete -c mlops -n "__fish_mlops_using_subcommand demo" -l file -d 'Write the sample to this file and keep it' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand demo" -l target -d 'Migrate into this PostgreSQL database' -r
+complete -c mlops -n "__fish_mlops_using_subcommand demo" -l config -d 'Configuration file [default: MLOPS_CONFIG, ~/.config/mlops/config.toml, /etc/mlops/config.toml]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand demo" -l profile -d 'Profile in the configuration file whose values beat the file\'s own [default: MLOPS_PROFILE]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand demo" -l output -d 'Form of the result [default: table]' -r -f -a "table\t''
+json\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand demo" -l color -d 'Colours on the terminal [default: auto; NO_COLOR is honoured]' -r -f -a "auto\t''
+always\t''
+never\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand demo" -l progress -d 'Progress on stderr: bars on a terminal, else a line every few seconds [default: auto]' -r -f -a "auto\t''
+plain\t''
+json\t''
+none\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand demo" -l work-dir -d 'Folder for private copies of SQLite files [default: TMPDIR or /tmp]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand demo" -l state-dir -d 'Folder for what is remembered between runs [default: /var/lib/mlops for root, else ~/.local/state/mlops]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand demo" -l jobs -d 'Threads and connections that work at once [default: the number of processors]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand demo" -l only-sample -d 'Only write the sample'
+complete -c mlops -n "__fish_mlops_using_subcommand demo" -s q -l quiet -d 'Say nothing on stderr but errors'
+complete -c mlops -n "__fish_mlops_using_subcommand demo" -s v -l verbose -d 'Log to stderr what is done; twice: every statement'
+complete -c mlops -n "__fish_mlops_using_subcommand demo" -l yes -d 'Agree to what would be asked'
+complete -c mlops -n "__fish_mlops_using_subcommand demo" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
+complete -c mlops -n "__fish_mlops_using_subcommand demo" -s h -l help -d 'Print help'
+complete -c mlops -n "__fish_mlops_using_subcommand config; and not __fish_seen_subcommand_from show help" -l config -d 'Configuration file [default: MLOPS_CONFIG, ~/.config/mlops/config.toml, /etc/mlops/config.toml]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand config; and not __fish_seen_subcommand_from show help" -l profile -d 'Profile in the configuration file whose values beat the file\'s own [default: MLOPS_PROFILE]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand config; and not __fish_seen_subcommand_from show help" -l output -d 'Form of the result [default: table]' -r -f -a "table\t''
+json\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand config; and not __fish_seen_subcommand_from show help" -l color -d 'Colours on the terminal [default: auto; NO_COLOR is honoured]' -r -f -a "auto\t''
+always\t''
+never\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand config; and not __fish_seen_subcommand_from show help" -l progress -d 'Progress on stderr: bars on a terminal, else a line every few seconds [default: auto]' -r -f -a "auto\t''
+plain\t''
+json\t''
+none\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand config; and not __fish_seen_subcommand_from show help" -l work-dir -d 'Folder for private copies of SQLite files [default: TMPDIR or /tmp]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand config; and not __fish_seen_subcommand_from show help" -l state-dir -d 'Folder for what is remembered between runs [default: /var/lib/mlops for root, else ~/.local/state/mlops]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand config; and not __fish_seen_subcommand_from show help" -l jobs -d 'Threads and connections that work at once [default: the number of processors]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand config; and not __fish_seen_subcommand_from show help" -s q -l quiet -d 'Say nothing on stderr but errors'
+complete -c mlops -n "__fish_mlops_using_subcommand config; and not __fish_seen_subcommand_from show help" -s v -l verbose -d 'Log to stderr what is done; twice: every statement'
+complete -c mlops -n "__fish_mlops_using_subcommand config; and not __fish_seen_subcommand_from show help" -l yes -d 'Agree to what would be asked'
+complete -c mlops -n "__fish_mlops_using_subcommand config; and not __fish_seen_subcommand_from show help" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
+complete -c mlops -n "__fish_mlops_using_subcommand config; and not __fish_seen_subcommand_from show help" -s h -l help -d 'Print help'
+complete -c mlops -n "__fish_mlops_using_subcommand config; and not __fish_seen_subcommand_from show help" -f -a "show" -d 'Each setting, its value (secrets masked) and its origin'
+complete -c mlops -n "__fish_mlops_using_subcommand config; and not __fish_seen_subcommand_from show help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c mlops -n "__fish_mlops_using_subcommand config; and __fish_seen_subcommand_from show" -l config -d 'Configuration file [default: MLOPS_CONFIG, ~/.config/mlops/config.toml, /etc/mlops/config.toml]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand config; and __fish_seen_subcommand_from show" -l profile -d 'Profile in the configuration file whose values beat the file\'s own [default: MLOPS_PROFILE]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand config; and __fish_seen_subcommand_from show" -l output -d 'Form of the result [default: table]' -r -f -a "table\t''
+json\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand config; and __fish_seen_subcommand_from show" -l color -d 'Colours on the terminal [default: auto; NO_COLOR is honoured]' -r -f -a "auto\t''
+always\t''
+never\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand config; and __fish_seen_subcommand_from show" -l progress -d 'Progress on stderr: bars on a terminal, else a line every few seconds [default: auto]' -r -f -a "auto\t''
+plain\t''
+json\t''
+none\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand config; and __fish_seen_subcommand_from show" -l work-dir -d 'Folder for private copies of SQLite files [default: TMPDIR or /tmp]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand config; and __fish_seen_subcommand_from show" -l state-dir -d 'Folder for what is remembered between runs [default: /var/lib/mlops for root, else ~/.local/state/mlops]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand config; and __fish_seen_subcommand_from show" -l jobs -d 'Threads and connections that work at once [default: the number of processors]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand config; and __fish_seen_subcommand_from show" -s q -l quiet -d 'Say nothing on stderr but errors'
+complete -c mlops -n "__fish_mlops_using_subcommand config; and __fish_seen_subcommand_from show" -s v -l verbose -d 'Log to stderr what is done; twice: every statement'
+complete -c mlops -n "__fish_mlops_using_subcommand config; and __fish_seen_subcommand_from show" -l yes -d 'Agree to what would be asked'
+complete -c mlops -n "__fish_mlops_using_subcommand config; and __fish_seen_subcommand_from show" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
+complete -c mlops -n "__fish_mlops_using_subcommand config; and __fish_seen_subcommand_from show" -s h -l help -d 'Print help'
+complete -c mlops -n "__fish_mlops_using_subcommand config; and __fish_seen_subcommand_from help" -f -a "show" -d 'Each setting, its value (secrets masked) and its origin'
+complete -c mlops -n "__fish_mlops_using_subcommand config; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c mlops -n "__fish_mlops_using_subcommand completions" -l config -d 'Configuration file [default: MLOPS_CONFIG, ~/.config/mlops/config.toml, /etc/mlops/config.toml]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand completions" -l profile -d 'Profile in the configuration file whose values beat the file\'s own [default: MLOPS_PROFILE]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand completions" -l output -d 'Form of the result [default: table]' -r -f -a "table\t''
+json\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand completions" -l color -d 'Colours on the terminal [default: auto; NO_COLOR is honoured]' -r -f -a "auto\t''
+always\t''
+never\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand completions" -l progress -d 'Progress on stderr: bars on a terminal, else a line every few seconds [default: auto]' -r -f -a "auto\t''
+plain\t''
+json\t''
+none\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand completions" -l work-dir -d 'Folder for private copies of SQLite files [default: TMPDIR or /tmp]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand completions" -l state-dir -d 'Folder for what is remembered between runs [default: /var/lib/mlops for root, else ~/.local/state/mlops]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand completions" -l jobs -d 'Threads and connections that work at once [default: the number of processors]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand completions" -s q -l quiet -d 'Say nothing on stderr but errors'
+complete -c mlops -n "__fish_mlops_using_subcommand completions" -s v -l verbose -d 'Log to stderr what is done; twice: every statement'
+complete -c mlops -n "__fish_mlops_using_subcommand completions" -l yes -d 'Agree to what would be asked'
+complete -c mlops -n "__fish_mlops_using_subcommand completions" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
+complete -c mlops -n "__fish_mlops_using_subcommand completions" -s h -l help -d 'Print help'
+complete -c mlops -n "__fish_mlops_using_subcommand man" -l config -d 'Configuration file [default: MLOPS_CONFIG, ~/.config/mlops/config.toml, /etc/mlops/config.toml]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand man" -l profile -d 'Profile in the configuration file whose values beat the file\'s own [default: MLOPS_PROFILE]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand man" -l output -d 'Form of the result [default: table]' -r -f -a "table\t''
+json\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand man" -l color -d 'Colours on the terminal [default: auto; NO_COLOR is honoured]' -r -f -a "auto\t''
+always\t''
+never\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand man" -l progress -d 'Progress on stderr: bars on a terminal, else a line every few seconds [default: auto]' -r -f -a "auto\t''
+plain\t''
+json\t''
+none\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand man" -l work-dir -d 'Folder for private copies of SQLite files [default: TMPDIR or /tmp]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand man" -l state-dir -d 'Folder for what is remembered between runs [default: /var/lib/mlops for root, else ~/.local/state/mlops]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand man" -l jobs -d 'Threads and connections that work at once [default: the number of processors]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand man" -s q -l quiet -d 'Say nothing on stderr but errors'
+complete -c mlops -n "__fish_mlops_using_subcommand man" -s v -l verbose -d 'Log to stderr what is done; twice: every statement'
+complete -c mlops -n "__fish_mlops_using_subcommand man" -l yes -d 'Agree to what would be asked'
+complete -c mlops -n "__fish_mlops_using_subcommand man" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
+complete -c mlops -n "__fish_mlops_using_subcommand man" -s h -l help -d 'Print help'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db demo config completions man help" -f -a "migrate" -d 'Move a store to another database, or compare two stores'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db demo config completions man help" -f -a "db" -d 'Look at a backend database'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db demo config completions man help" -f -a "demo" -d 'Make a sample MLflow store and migrate it, to see what this tool does'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db demo config completions man help" -f -a "config" -d 'Settings and where they come from'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db demo config completions man help" -f -a "completions" -d 'Print a completion script for a shell'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db demo config completions man help" -f -a "man" -d 'Write the man pages into a folder'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db demo config completions man help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcommand_from migrate" -f -a "sqlite-to-pg" -d 'Move an MLflow SQLite database into PostgreSQL'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcommand_from migrate" -f -a "verify" -d 'Compare any two stores, table by table and cell by cell'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcommand_from db" -f -a "info" -d 'What a database is: engine, MLflow\'s revision and the releases that have it, rows and bytes per table'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcommand_from config" -f -a "show" -d 'Each setting, its value (secrets masked) and its origin'

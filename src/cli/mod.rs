@@ -1,0 +1,137 @@
+//! The command line: clap structs and nothing else. What they mean is in [`crate::command`].
+
+pub(crate) mod db;
+pub(crate) mod demo;
+pub(crate) mod migrate;
+
+use std::path::PathBuf;
+
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+
+const AFTER: &str = "\
+Exit codes:
+  0  done                          6  the source failed or is unfit
+  1  internal error                7  the target failed
+  2  wrong arguments               8  a server is unreachable
+  3  configuration                 9  refused without consent
+  4  done in part, list printed   10  locked by another mlops
+  5  the check says no            11  archive damaged, unfinished or too new
+  130, 143  interrupted
+
+stdout carries the result and nothing else; progress, warnings and hints go to stderr.";
+
+/// The operator's toolkit for MLflow
+///
+/// Moves an MLflow backend database from SQLite to PostgreSQL, exact to the cell and all or nothing, compares any two
+/// stores, and tells what a database is. Works on the databases of MLflow 1.0 to 3.17 at every schema revision.
+#[derive(Parser)]
+#[command(name = "mlops", version, after_help = AFTER, max_term_width = 110)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Move a store to another database, or compare two stores
+    #[command(subcommand)]
+    Migrate(migrate::Migrate),
+    /// Look at a backend database
+    #[command(subcommand)]
+    Db(db::Db),
+    /// Make a sample MLflow store and migrate it, to see what this tool does
+    Demo(demo::Demo),
+    /// Settings and where they come from
+    #[command(subcommand)]
+    Config(Config),
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Write the man pages into a folder
+    Man {
+        /// The folder; it is made if it is not there
+        folder: PathBuf,
+    },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Config {
+    /// Each setting, its value (secrets masked) and its origin
+    Show,
+}
+
+/// Flags that every command takes.
+#[derive(Args)]
+pub(crate) struct Global {
+    /// Configuration file [default: MLOPS_CONFIG, ~/.config/mlops/config.toml, /etc/mlops/config.toml]
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Global options")]
+    pub(crate) config: Option<PathBuf>,
+    /// Profile in the configuration file whose values beat the file's own [default: MLOPS_PROFILE]
+    #[arg(long, global = true, value_name = "NAME", help_heading = "Global options")]
+    pub(crate) profile: Option<String>,
+    /// Form of the result [default: table]
+    #[arg(long, global = true, value_enum, help_heading = "Global options")]
+    pub(crate) output: Option<Output>,
+    /// Say nothing on stderr but errors
+    #[arg(long, short, global = true, help_heading = "Global options")]
+    pub(crate) quiet: bool,
+    /// Log to stderr what is done; twice: every statement
+    #[arg(long, short, global = true, action = clap::ArgAction::Count, help_heading = "Global options")]
+    pub(crate) verbose: u8,
+    /// Colours on the terminal [default: auto; NO_COLOR is honoured]
+    #[arg(long, global = true, value_enum, help_heading = "Global options")]
+    pub(crate) color: Option<Color>,
+    /// Progress on stderr: bars on a terminal, else a line every few seconds [default: auto]
+    #[arg(long, global = true, value_enum, help_heading = "Global options")]
+    pub(crate) progress: Option<Progress>,
+    /// Agree to what would be asked
+    #[arg(long, global = true, help_heading = "Global options")]
+    pub(crate) yes: bool,
+    /// Print the plan and stop; the exit code is that of the refusal the real run would give
+    #[arg(long, global = true, help_heading = "Global options")]
+    pub(crate) dry_run: bool,
+    /// Folder for private copies of SQLite files [default: TMPDIR or /tmp]
+    #[arg(long, global = true, value_name = "DIR", help_heading = "Global options")]
+    pub(crate) work_dir: Option<PathBuf>,
+    /// Folder for what is remembered between runs [default: /var/lib/mlops for root, else ~/.local/state/mlops]
+    #[arg(long, global = true, value_name = "DIR", help_heading = "Global options")]
+    pub(crate) state_dir: Option<PathBuf>,
+    /// Threads and connections that work at once [default: the number of processors]
+    #[arg(long, global = true, value_name = "N", help_heading = "Global options")]
+    pub(crate) jobs: Option<usize>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum Output {
+    Table,
+    Json,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum Color {
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum Progress {
+    Auto,
+    Plain,
+    Json,
+    None,
+}
+
+/// The word of a value as it is typed.
+pub(crate) fn word(value: impl ValueEnum) -> String {
+    value.to_possible_value().map(|v| v.get_name().to_owned()).unwrap_or_default()
+}
+
+/// The whole command line, for completions and man pages.
+pub fn definition() -> clap::Command {
+    Cli::command()
+}

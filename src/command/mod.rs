@@ -1,0 +1,170 @@
+//! Each command, from arguments and settings to a plan, its execution and a report. Thin: no SQL, no printing.
+
+mod config;
+mod db;
+mod demo;
+mod generate;
+mod interrupt;
+mod migrate;
+
+use clap::Parser;
+
+use crate::cli::{Cli, Command, Global, migrate::Migrate, word};
+use crate::config::environment::Environment;
+use crate::config::{Flags, Settings};
+use crate::domain::consent::Consent;
+use crate::domain::failure::{Failure, Outcome};
+use crate::engine::cancel::Cancel;
+use crate::engine::copy::Work;
+use crate::engine::event::Events;
+use crate::report::{self, Format, Progress, Reporter};
+
+/// What every command is handed.
+struct Context {
+    settings: Settings,
+    reporter: Reporter,
+    cancel: Cancel,
+    events: Box<dyn Events>,
+    jobs: usize,
+    yes: bool,
+    dry_run: bool,
+    id: String,
+}
+
+impl Context {
+    fn work(&self) -> Work<'_> {
+        Work { jobs: self.jobs, cancel: &self.cancel, events: self.events.as_ref() }
+    }
+
+    /// The exit code of a command that came to its end: never 0 after an interrupt, even one that came too late.
+    fn exit(&self, exit: u8) -> u8 {
+        self.cancel.failure().map_or(exit, |failure| report::code(failure.kind))
+    }
+
+    /// Prints a result and returns the exit code.
+    fn finish(&self, result: &report::Result<'_>, exit: u8, warnings: &[String]) -> Result<u8, Ended> {
+        let exit = self.exit(exit);
+        self.reporter.result(result, exit, warnings);
+        if self.cancel.failure().is_some() {
+            self.reporter.say("interrupted, but only after the work was done: the result stands");
+        }
+        Ok(exit)
+    }
+
+    fn consent(&self) -> Consent<'_> {
+        Consent { yes: self.yes, ask: &report::ask }
+    }
+}
+
+/// Runs the program: parses, does, reports, and returns the exit code.
+pub fn run() -> u8 {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            return report::arguments(
+                &error,
+                json_wanted(std::env::args_os().map(|a| a.to_string_lossy().into_owned())),
+            );
+        }
+    };
+    let started = jiff::Timestamp::now();
+    let command = name(&cli.command);
+    let plain = Reporter {
+        format: if matches!(cli.global.output, Some(crate::cli::Output::Json)) { Format::Json } else { Format::Table },
+        quiet: cli.global.quiet,
+        command,
+        started,
+    };
+    report::set_color(&cli.global.color.map_or_else(String::new, word));
+    report::set_logging(cli.global.verbose);
+    let context = match context(cli.global, command, started) {
+        Ok(context) => context,
+        Err(failure) => return plain.failure(&failure, &[]),
+    };
+    let outcome = match cli.command {
+        Command::Migrate(Migrate::SqliteToPg(arguments)) => migrate::sqlite_to_pg(&context, arguments),
+        Command::Migrate(Migrate::Verify(arguments)) => migrate::verify(&context, arguments),
+        Command::Db(crate::cli::db::Db::Info(arguments)) => db::info(&context, arguments),
+        Command::Demo(arguments) => demo::run(&context, arguments),
+        Command::Config(crate::cli::Config::Show) => config::show(&context),
+        Command::Completions { shell } => generate::completions(shell),
+        Command::Man { folder } => generate::man(&folder),
+    };
+    match outcome {
+        Ok(exit) => exit,
+        Err(Ended { failure, warnings }) => match context.cancel.explain(Err::<(), _>(failure)) {
+            Err(failure) => context.reporter.failure(&failure, &warnings),
+            Ok(()) => 0,
+        },
+    }
+}
+
+/// A failure and what should be read with it.
+struct Ended {
+    failure: Failure,
+    warnings: Vec<String>,
+}
+
+impl From<Failure> for Ended {
+    fn from(failure: Failure) -> Self {
+        Ended { failure, warnings: Vec::new() }
+    }
+}
+
+/// The name of the command in the schema of its JSON.
+fn name(command: &Command) -> &'static str {
+    match command {
+        Command::Migrate(Migrate::SqliteToPg(_)) => "migrate.sqlite-to-pg",
+        Command::Migrate(Migrate::Verify(_)) => "migrate.verify",
+        Command::Db(crate::cli::db::Db::Info(_)) => "db.info",
+        Command::Demo(_) => "demo",
+        Command::Config(crate::cli::Config::Show) => "config.show",
+        Command::Completions { .. } => "completions",
+        Command::Man { .. } => "man",
+    }
+}
+
+fn json_wanted(mut arguments: impl Iterator<Item = String>) -> bool {
+    let mut before = String::new();
+    arguments.any(|argument| {
+        let wanted = argument == "--output=json" || (before == "--output" && argument == "json");
+        before = argument;
+        wanted
+    })
+}
+
+fn flags(global: &Global) -> Flags {
+    let mut values: Vec<(&'static str, String)> = Vec::new();
+    values.extend(global.output.map(|v| ("output", word(v))));
+    values.extend(global.color.map(|v| ("color", word(v))));
+    values.extend(global.progress.map(|v| ("progress", word(v))));
+    values.extend(global.jobs.map(|v| ("jobs", v.to_string())));
+    values.extend(global.work_dir.as_ref().map(|v| ("work_dir", v.display().to_string())));
+    values.extend(global.state_dir.as_ref().map(|v| ("state_dir", v.display().to_string())));
+    Flags { file: global.config.clone(), profile: global.profile.clone(), values }
+}
+
+fn context(global: Global, command: &'static str, started: jiff::Timestamp) -> Outcome<Context> {
+    let settings = Settings::resolve(&flags(&global), Environment::of_process())?;
+    let format = settings.word("output", &[("table", Format::Table), ("json", Format::Json)])?;
+    let color = settings.word("color", &[("auto", "auto"), ("always", "always"), ("never", "never")])?;
+    // The flag beats NO_COLOR, as no-color.org asks.
+    let no_color = settings.no_color() && global.color.is_none();
+    report::set_color(if no_color { "never" } else { color });
+    let progress = settings.word(
+        "progress",
+        &[("auto", Progress::Auto), ("plain", Progress::Plain), ("json", Progress::Json), ("none", Progress::None)],
+    )?;
+    let cancel = Cancel::new();
+    interrupt::listen(&cancel)?;
+    Ok(Context {
+        jobs: settings.jobs()?,
+        reporter: Reporter { format, quiet: global.quiet, command, started },
+        events: report::progress(progress, global.quiet),
+        settings,
+        cancel,
+        yes: global.yes,
+        dry_run: global.dry_run,
+        id: crate::state::new_id(),
+    })
+}

@@ -1,0 +1,239 @@
+//! Results for people.
+
+use anstyle::{AnsiColor, Style};
+
+use super::Result;
+use super::table::{bytes, grouped, seconds, table};
+use crate::config::Setting;
+use crate::demo::Shown;
+use crate::domain::failure::Failure;
+use crate::engine::compare::TableComparison;
+use crate::migrate::execute::difference_lines;
+use crate::migrate::inspect::Finding;
+use crate::migrate::outcome::Migrated;
+use crate::migrate::plan::{End, Existing, Plan};
+use crate::migrate::verify::Compared;
+use crate::store::open::OpenStore;
+
+const BOLD: Style = Style::new().bold();
+const GOOD: Style = AnsiColor::Green.on_default().bold();
+const BAD: Style = AnsiColor::Red.on_default().bold();
+const CARE: Style = AnsiColor::Yellow.on_default().bold();
+
+fn painted(style: Style, text: &str) -> String {
+    format!("{style}{text}{style:#}")
+}
+
+/// The text of a result.
+pub(super) fn text(result: &Result<'_>) -> String {
+    match result {
+        Result::Plan(plan, findings) => plan_text(plan, findings),
+        Result::Migrated(migrated) => {
+            let next = painted(BOLD, "Next:");
+            format!("{}{next} {}\n", migrated_text(migrated), migrated.next_step())
+        }
+        Result::Compared(compared) => compared_text(compared),
+        Result::Info(store, rows) => info_text(store, rows),
+        Result::Settings(settings) => settings_text(settings),
+        Result::Demo(shown) => demo_text(shown),
+    }
+}
+
+/// The text of a failure: what failed and what to do next.
+pub(super) fn failure(failure: &Failure) -> String {
+    let mut text = format!("{} {}\n", painted(BAD, "error:"), failure.message);
+    if let Some(hint) = &failure.hint {
+        text.push_str(&format!("{} {hint}\n", painted(BOLD, "hint:")));
+    }
+    text
+}
+
+/// A warning's line.
+pub(super) fn warning(warning: &str) -> String {
+    format!("{} {warning}\n", painted(CARE, "warning:"))
+}
+
+fn end_text(end: &End) -> String {
+    let size = end.bytes.map_or(String::new(), |b| format!(", {}", bytes(b)));
+    format!("{} ({} {}{size})", end.address, end.engine, end.version)
+}
+
+fn left_out_text(left_out: &[String]) -> String {
+    if left_out.is_empty() {
+        return String::new();
+    }
+    format!("Not MLflow's, left out: {}\n", left_out.join(", "))
+}
+
+fn plan_text(plan: &Plan, findings: &[Finding]) -> String {
+    let existing = match &plan.existing {
+        Existing::Nothing => "nothing of MLflow's is there".to_owned(),
+        Existing::FreshServer(n) => format!("the {n} empty tables of a fresh server are replaced"),
+        Existing::MovedTo(schema, n) => format!("{n} tables with data are moved to the schema {schema}"),
+    };
+    let mut out = format!("{}\n", painted(BOLD, "Plan, nothing was changed"));
+    out.push_str(&format!("  from      {}\n", end_text(&plan.source)));
+    out.push_str(&format!("  to        {}\n", end_text(&plan.target)));
+    out.push_str(&format!("            {existing}\n"));
+    out.push_str(&format!("  revision  {}\n\n", plan.revision));
+    out.push_str(&rows_table(&plan.tables));
+    out.push_str(&left_out_text(&plan.left_out));
+    let check = if plan.verify { "then verified before it is published" } else { "NOT verified" };
+    out.push_str(&format!("\n{} rows would be copied, {check}.\n", grouped(plan.rows())));
+    if !findings.is_empty() {
+        out.push_str(&format!(
+            "\n{}\n",
+            painted(BAD, "PostgreSQL cannot keep what follows, so the migration would be refused:")
+        ));
+        for finding in findings {
+            out.push_str(&format!("  - {}\n", finding.text()));
+        }
+    }
+    out
+}
+
+/// Tables and rows, those without rows in one line.
+fn rows_table(tables: &[(String, u64)]) -> String {
+    let filled = tables.iter().filter(|(_, rows)| *rows > 0);
+    let rows: Vec<Vec<String>> = filled.map(|(name, rows)| vec![name.clone(), grouped(*rows)]).collect();
+    let empty = tables.len() - rows.len();
+    let mut out = table(&["table", "rows"], rows, &[1]);
+    if empty > 0 {
+        out.push_str(&format!(" and {empty} tables without rows\n"));
+    }
+    out
+}
+
+fn migrated_text(migrated: &Migrated) -> String {
+    let plan = &migrated.plan;
+    let mut out = format!("{} {}\n", painted(BOLD, "Migrated"), end_text(&plan.source));
+    out.push_str(&format!("      to {}\n", end_text(&plan.target)));
+    out.push_str(&format!("revision {}\n\n", plan.revision));
+    let filled = migrated.tables.iter().filter(|t| t.source.rows > 0);
+    let rows: Vec<Vec<String>> = filled
+        .map(|t| {
+            let verdict = match t.target {
+                Some(target) if target == t.source => "equal",
+                Some(_) => "DIFFERS",
+                None => "not verified",
+            };
+            vec![t.name.clone(), grouped(t.source.rows), t.source.to_string(), verdict.to_owned()]
+        })
+        .collect();
+    let empty = migrated.tables.len() - rows.len();
+    out.push_str(&table(&["table", "rows", "digest", "target"], rows, &[1]));
+    if empty > 0 {
+        out.push_str(&format!(" and {empty} tables without rows\n"));
+    }
+    out.push_str(&left_out_text(&plan.left_out));
+    let phases: Vec<String> = migrated.phases.iter().map(|(name, took)| format!("{name} {}", seconds(*took))).collect();
+    out.push_str(&format!(
+        "\n{} rows in {} ({} rows/s): {}\n",
+        grouped(migrated.rows()),
+        seconds(migrated.took),
+        grouped(migrated.rows_per_second() as u64),
+        phases.join(", ")
+    ));
+    if let Existing::MovedTo(schema, n) = &plan.existing {
+        out.push_str(&format!(
+            "The {n} tables that were there are now in the schema {schema}; drop it when you no longer need it.\n"
+        ));
+    }
+    out.push_str(&if migrated.verified {
+        format!("{} every row was read back from the target and equals the source.\n", painted(GOOD, "Verified:"))
+    } else {
+        format!(
+            "{} the target was not read back; `mlops migrate verify` does it now.\n",
+            painted(CARE, "Not verified:")
+        )
+    });
+    out
+}
+
+fn compared_text(compared: &Compared) -> String {
+    let mut out = format!("source   {}\n", end_text(&compared.source));
+    out.push_str(&format!("target   {}\n", end_text(&compared.target)));
+    out.push_str(&format!("revision {}\n\n", compared.revision));
+    let worth: Vec<&TableComparison> = compared.tables.iter().filter(|t| !t.equal() || t.source.rows > 0).collect();
+    let rows = worth
+        .iter()
+        .map(|t| {
+            let verdict = if t.equal() { "equal" } else { "DIFFERS" };
+            vec![
+                t.table.clone(),
+                grouped(t.source.rows),
+                grouped(t.target.rows),
+                t.source.to_string(),
+                verdict.to_owned(),
+            ]
+        })
+        .collect();
+    out.push_str(&table(&["table", "source rows", "target rows", "digest", ""], rows, &[1, 2]));
+    let empty = compared.tables.len() - worth.len();
+    if empty > 0 {
+        out.push_str(&format!(" and {empty} tables without rows on both sides\n"));
+    }
+    out.push_str(&left_out_text(&compared.left_out));
+    let differing: String = compared.tables.iter().filter(|t| !t.equal()).map(difference_lines).collect();
+    if differing.is_empty() {
+        let rows: u64 = compared.tables.iter().map(|t| t.source.rows).sum();
+        out.push_str(&format!(
+            "\n{} {} rows are the same in both stores, to the cell ({}).\n",
+            painted(GOOD, "Equal:"),
+            grouped(rows),
+            seconds(compared.took)
+        ));
+    } else {
+        out.push_str(&format!("\n{}{differing}\n", painted(BAD, "Different:")));
+    }
+    out
+}
+
+fn info_text(store: &OpenStore, rows: &[(String, u64)]) -> String {
+    let mut out = format!("{}\n", painted(BOLD, &store.address));
+    out.push_str(&format!("  engine    {} {}, {}\n", store.engine, store.version, bytes(store.bytes)));
+    for revision in &store.identity.revisions {
+        out.push_str(&format!("  revision  {} {} ({})\n", revision.line.word(), revision.id, revision.releases_text()));
+    }
+    for note in &store.notes {
+        out.push_str(&format!("  note      {note}\n"));
+    }
+    out.push('\n');
+    let lines = rows
+        .iter()
+        .map(|(name, rows)| {
+            let size = store.table_bytes.iter().find(|(t, _)| t == name).map_or(String::new(), |(_, b)| bytes(*b));
+            vec![name.clone(), grouped(*rows), size]
+        })
+        .collect();
+    out.push_str(&table(&["table", "rows", "with indexes"], lines, &[1, 2]));
+    if !store.identity.foreign.is_empty() {
+        out.push_str(&format!("Not MLflow's: {}\n", store.identity.foreign.join(", ")));
+    }
+    out
+}
+
+fn settings_text(settings: &[Setting]) -> String {
+    let rows = settings
+        .iter()
+        .map(|s| vec![s.key.to_owned(), s.value.clone().unwrap_or_else(|| "-".to_owned()), s.origin.to_string()])
+        .collect();
+    table(&["setting", "value", "origin"], rows, &[])
+}
+
+fn demo_text(shown: &Shown) -> String {
+    let mut out = format!(
+        "{} {} rows of an MLflow store ({}) in {}\n\n",
+        painted(BOLD, "Made"),
+        grouped(shown.rows),
+        bytes(shown.bytes),
+        seconds(shown.took)
+    );
+    if let Some(migrated) = &shown.migrated {
+        out.push_str(&migrated_text(migrated));
+    }
+    for line in &shown.remarks {
+        out.push_str(&format!("{line}\n"));
+    }
+    out
+}

@@ -1,0 +1,186 @@
+//! The only room that prints. The result goes to stdout, everything else to stderr.
+
+mod exit;
+mod human;
+mod json;
+mod logging;
+mod progress;
+mod table;
+
+use std::io::{IsTerminal, Write};
+
+use crate::config::Setting;
+use crate::demo::Shown;
+use crate::domain::failure::Failure;
+use crate::engine::event::Events;
+use crate::migrate::inspect::Finding;
+use crate::migrate::outcome::Migrated;
+use crate::migrate::plan::Plan;
+use crate::migrate::verify::Compared;
+use crate::store::open::OpenStore;
+
+pub use exit::{PARTIAL, code};
+pub use json::{CERTIFICATE, certificate};
+
+/// The form of the result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// For people.
+    Table,
+    /// One JSON document.
+    Json,
+}
+
+/// How progress is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// Bars on a terminal, else lines.
+    Auto,
+    /// A line every few seconds.
+    Plain,
+    /// One JSON object a line.
+    Json,
+    /// Not at all.
+    None,
+}
+
+/// What a command found or did.
+pub enum Result<'a> {
+    /// A plan, with `--dry-run`, and what would keep it from being carried out.
+    Plan(&'a Plan, &'a [Finding]),
+    /// A migration.
+    Migrated(&'a Migrated),
+    /// A comparison.
+    Compared(&'a Compared),
+    /// A database.
+    Info(&'a OpenStore, &'a [(String, u64)]),
+    /// Settings.
+    Settings(&'a [Setting]),
+    /// A demonstration.
+    Demo(&'a Shown),
+}
+
+/// Prints for one run.
+pub struct Reporter {
+    /// The form of the result.
+    pub format: Format,
+    /// Nothing on stderr but errors.
+    pub quiet: bool,
+    /// The command, for the schema's name: `migrate.sqlite-to-pg`.
+    pub command: &'static str,
+    /// When the run began.
+    pub started: jiff::Timestamp,
+}
+
+/// Whether colours are used, for all that is printed from here on.
+pub fn set_color(word: &str) {
+    match word {
+        "always" => anstream::ColorChoice::Always,
+        "never" => anstream::ColorChoice::Never,
+        _ => anstream::ColorChoice::Auto,
+    }
+    .write_global();
+}
+
+/// Logging to stderr: nothing, what is done, or every statement.
+pub fn set_logging(verbose: u8) {
+    logging::start(verbose);
+}
+
+/// A listener that shows progress on stderr.
+pub fn progress(mode: Progress, quiet: bool) -> Box<dyn Events> {
+    let mode = match mode {
+        _ if quiet => Progress::None,
+        Progress::Auto if std::io::stderr().is_terminal() => Progress::Auto,
+        Progress::Auto => Progress::Plain,
+        other => other,
+    };
+    progress::listener(mode)
+}
+
+/// Asks a question on the terminal; `None` where there is none to ask on.
+pub fn ask(question: &str) -> Option<bool> {
+    if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
+        return None;
+    }
+    stderr(&format!("{question}. Go on? [y/N] "));
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer).ok()?;
+    Some(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+/// Writes to stdout as it is; a reader that went away is no failure of ours.
+fn stdout(text: &str) {
+    let mut out = anstream::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+fn stderr(text: &str) {
+    let mut out = anstream::stderr().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+/// Prints a text that is the result: a completion script.
+pub fn raw(bytes: &[u8]) {
+    let _ = std::io::stdout().lock().write_all(bytes);
+}
+
+/// Prints clap's help, version or complaint and returns the exit code. A complaint is JSON where JSON was asked for.
+pub fn arguments(error: &clap::Error, json_wanted: bool) -> u8 {
+    if !error.use_stderr() {
+        let _ = error.print();
+        return 0;
+    }
+    let code = code(crate::domain::failure::Kind::Usage);
+    if json_wanted {
+        let text = error.to_string();
+        let message = text.trim_start_matches("error: ").split("\n\n").next().unwrap_or_default();
+        let reporter =
+            Reporter { format: Format::Json, quiet: true, command: "error", started: jiff::Timestamp::now() };
+        reporter.failure(&Failure::usage(message.trim()).hint("mlops --help"), &[]);
+    } else {
+        let _ = error.print();
+    }
+    code
+}
+
+impl Reporter {
+    /// Prints a result with its warnings.
+    pub fn result(&self, result: &Result<'_>, exit: u8, warnings: &[String]) {
+        match self.format {
+            Format::Json => stdout(&json::document(self, Some(result), exit, warnings, None)),
+            Format::Table => {
+                self.warnings(warnings);
+                stdout(&human::text(result));
+            }
+        }
+    }
+
+    /// Prints a failure and returns its exit code.
+    pub fn failure(&self, failure: &Failure, warnings: &[String]) -> u8 {
+        let exit = code(failure.kind);
+        match self.format {
+            Format::Json => stdout(&json::document(self, None, exit, warnings, Some(failure))),
+            Format::Table => {
+                self.warnings(warnings);
+                stderr(&human::failure(failure));
+            }
+        }
+        exit
+    }
+
+    /// A line on stderr that is neither a result nor an error.
+    pub fn say(&self, text: &str) {
+        if !self.quiet && self.format == Format::Table {
+            stderr(&format!("{text}\n"));
+        }
+    }
+
+    fn warnings(&self, warnings: &[String]) {
+        if !self.quiet {
+            for warning in warnings {
+                stderr(&human::warning(warning));
+            }
+        }
+    }
+}
