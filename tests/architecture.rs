@@ -1,0 +1,117 @@
+//! The rules of the house, read off the `use crate::` lines.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::support::root;
+
+fn sources(folder: &Path) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    let mut open: Vec<PathBuf> = vec![folder.to_owned()];
+    while let Some(folder) = open.pop() {
+        for entry in fs::read_dir(folder).unwrap().flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                open.push(path);
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                let name = path.strip_prefix(root().join("src")).unwrap().display().to_string();
+                let text = fs::read_to_string(&path).unwrap();
+                // Rules are about the program, not about the tests inside a file.
+                found.push((name, text.split("#[cfg(test)]").next().unwrap().to_owned()));
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+fn all() -> Vec<(String, String)> {
+    sources(&root().join("src"))
+}
+
+/// Rooms that the files under `room` name with `crate::`.
+#[track_caller]
+fn uses_only(room: &str, allowed: &[&str]) {
+    for (name, text) in all().into_iter().filter(|(name, _)| name.starts_with(room)) {
+        for line in text.lines().filter(|l| !l.trim_start().starts_with("//")) {
+            for part in line.split("crate::").skip(1) {
+                let used: String = part.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+                assert!(used.is_empty() || allowed.contains(&used.as_str()), "{name} uses crate::{used}: {line}");
+            }
+        }
+    }
+}
+
+#[track_caller]
+fn nowhere(words: &[&str], but: impl Fn(&str) -> bool) {
+    for (name, text) in all().into_iter().filter(|(name, _)| !but(name)) {
+        for (number, line) in text.lines().enumerate().filter(|(_, l)| !l.trim_start().starts_with("//")) {
+            for word in words {
+                assert!(!line.contains(word), "{name}:{} has {word}: {line}", number + 1);
+            }
+        }
+    }
+}
+
+#[test]
+fn domain_is_pure() {
+    uses_only("domain/", &["domain"]);
+    let io = [
+        "std::fs",
+        "std::net",
+        "std::process",
+        "std::env",
+        "std::time",
+        "tokio",
+        "postgres::",
+        "rusqlite",
+        "clap",
+        "async ",
+    ];
+    nowhere(&io, |name| !name.starts_with("domain/"));
+    nowhere(&["Timestamp::now", "Zoned::now"], |name| !name.starts_with("domain/"));
+}
+
+#[test]
+fn engine_knows_the_domain_and_itself() {
+    uses_only("engine/", &["domain", "engine"]);
+}
+
+#[test]
+fn adapters_do_not_know_each_other_or_a_capability() {
+    uses_only("store/", &["domain", "engine", "store"]);
+    for (one, other) in [("store/sqlite/", "store::postgres"), ("store/postgres/", "store::sqlite")] {
+        nowhere(&[other], |name| !name.starts_with(one));
+    }
+}
+
+#[test]
+fn capabilities_neither_print_nor_parse() {
+    uses_only("migrate/", &["domain", "engine", "store", "migrate"]);
+    uses_only("demo/", &["domain", "engine", "store", "migrate", "demo"]);
+    uses_only("state/", &["domain", "state"]);
+    uses_only("cli/", &["cli", "command"]);
+}
+
+#[test]
+fn only_report_prints_and_only_config_reads_the_environment() {
+    nowhere(&["println!", "print!", "stdout()", "stderr()"], |name| name.starts_with("report/"));
+    nowhere(&["std::env::var", "env::vars", "env::var_os"], |name| name.starts_with("config/"));
+    nowhere(&["process::exit"], |_| false);
+}
+
+#[test]
+fn sql_stands_beside_its_adapter() {
+    let statements = ["SELECT ", "INSERT INTO", "CREATE TABLE", "PRAGMA "];
+    nowhere(&statements, |name| name.starts_with("store/") || name == "domain/ddl.rs" || name.starts_with("demo/"));
+}
+
+#[test]
+fn a_room_says_what_it_is() {
+    for (name, text) in all() {
+        assert!(text.starts_with("//!"), "{name} does not say what it is");
+        for word in ["utils", "common", "helpers", "types", "misc"] {
+            assert!(!name.split(['/', '.']).any(|part| part == word), "{name} says nothing");
+        }
+    }
+}

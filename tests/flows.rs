@@ -1,0 +1,150 @@
+//! Real MLflow servers: a store filled through a release's own client is migrated, and the same server on PostgreSQL
+//! gives the same answers, makes new things, and is upgraded by the newest MLflow.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use crate::support::{Database, Killed, Said, folder, migrate, postgres, python, root, verify, wait_for};
+
+/// A tracking server of a release; it ends with its stdin.
+struct Server {
+    python: PathBuf,
+    url: String,
+    _process: Killed,
+}
+
+impl Server {
+    fn start(release: &str, store: &str, place: &Path, more: &[&str]) -> Server {
+        let python = python(release);
+        let ready = place.join("ready");
+        let _ = fs::remove_file(&ready);
+        let log = place.join("server.log");
+        let process: Child = Command::new(&python)
+            .arg(root().join("tests/mlflow/server.py"))
+            .args(["--backend-store-uri", store, "--artifact-root"])
+            .arg(place.join("artifacts"))
+            .arg("--ready-file")
+            .arg(&ready)
+            .arg("--log")
+            .arg(&log)
+            .args(more)
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut process = Killed(process);
+        let url = wait_for("the server's answer", Duration::from_secs(150), || {
+            if let Some(status) = process.0.try_wait().unwrap() {
+                panic!("the server ended with {status}: {}", fs::read_to_string(&log).unwrap_or_default());
+            }
+            fs::read_to_string(&ready).ok()
+        });
+        Server { python, url: url.trim().to_owned(), _process: process }
+    }
+
+    fn script(&self, name: &str, more: &[&str]) -> Said {
+        let mut command = Command::new(&self.python);
+        command.arg(root().join("tests/mlflow").join(name)).args(["--tracking-uri", &self.url]).args(more);
+        Said::of(command.stdin(Stdio::null()).output().unwrap())
+    }
+
+    fn answers(&self, surface: &str) -> String {
+        let said = self.script("answers.py", &["--surface", surface]).expect(0);
+        assert!(said.out.len() > 100_000, "so short an answer is none: {}", said.out);
+        said.out
+    }
+
+    /// New experiments, runs, versions and the like, read back.
+    fn exercise(&self) {
+        self.script("exercise.py", &[]).expect(0);
+    }
+}
+
+#[track_caller]
+fn same(before: &str, after: &str, what: &str) {
+    if before != after {
+        let pair = before.lines().zip(after.lines()).enumerate().find(|(_, (a, b))| a != b);
+        panic!("{what}: {pair:?} ({} and {} bytes)", before.len(), after.len());
+    }
+}
+
+/// A filled store and what its server said of it.
+struct Filled {
+    place: tempfile::TempDir,
+    file: PathBuf,
+    answers: String,
+}
+
+fn filled(release: &str) -> Filled {
+    let place = folder();
+    let file = place.path().join("mlflow.db");
+    let store = format!("sqlite:///{}", file.display());
+    let server = Server::start(release, &store, place.path(), &[]);
+    let artifacts = place.path().join("own-artifacts");
+    server.script("fill.py", &["--artifact-dir", artifacts.to_str().unwrap(), "--backend-store-uri", &store]).expect(0);
+    let answers = server.answers(release);
+    drop(server);
+    let mut coverage = Command::new(python(release));
+    coverage.arg(root().join("tests/mlflow/coverage.py")).arg("--database").arg(&file);
+    let said = Said::of(coverage.output().unwrap());
+    assert_eq!(said.code, 0, "a table is empty without a reason: {}", said.out);
+    Filled { place, file, answers }
+}
+
+fn migrated(filled: &Filled, database: &Database) {
+    migrate(filled.place.path(), &filled.file, &database.url(), &["-q"]).expect(0);
+    verify(filled.place.path(), filled.file.to_str().unwrap(), &database.url()).expect(0);
+}
+
+fn a_release_lives_on(release: &str, postgresql: u32) -> (Filled, Database) {
+    let filled = filled(release);
+    let database = postgres(postgresql).database(&format!("flow_{release}"));
+    migrated(&filled, &database);
+    let server = Server::start(release, &database.sqlalchemy(), filled.place.path(), &[]);
+    same(&filled.answers, &server.answers(release), release);
+    server.exercise();
+    drop(server);
+    (filled, database)
+}
+
+#[test]
+fn mlflow_2_9_2_lives_on_and_is_upgraded_by_the_newest() {
+    let (filled, _) = a_release_lives_on("2.9.2", 15);
+    let database = postgres(15).database("flow_upgrade");
+    migrated(&filled, &database);
+    let newest = "3.17.2";
+    let upgrade =
+        Command::new(python(newest)).args(["-m", "mlflow", "db", "upgrade", &database.sqlalchemy()]).output().unwrap();
+    assert!(upgrade.status.success(), "{}", String::from_utf8_lossy(&upgrade.stderr));
+    let server = Server::start(newest, &database.sqlalchemy(), filled.place.path(), &[]);
+    same(&filled.answers, &server.answers("2.9.2"), "after the upgrade");
+    server.exercise();
+}
+
+#[test]
+fn mlflow_3_4_0_lives_on() {
+    a_release_lives_on("3.4.0", 15);
+}
+
+#[test]
+fn the_newest_mlflow_lives_on() {
+    a_release_lives_on("3.17.2", 18);
+}
+
+/// The sample is what people see first: the real server must find all of it in order.
+#[test]
+fn the_sample_is_a_store_that_mlflow_reads() {
+    let place = folder();
+    let file = place.path().join("mlflow.db");
+    fs::copy(crate::support::sample(20_000), &file).unwrap();
+    let server =
+        Server::start("3.17.2", &format!("sqlite:///{}", file.display()), place.path(), &["--serve-artifacts"]);
+    let before = server.answers("3.17.2");
+    drop(server);
+    let database = postgres(15).database("flow_sample");
+    migrate(place.path(), &file, &database.url(), &["-q"]).expect(0);
+    let server = Server::start("3.17.2", &database.sqlalchemy(), place.path(), &["--serve-artifacts"]);
+    same(&before, &server.answers("3.17.2"), "the sample");
+    server.exercise();
+}

@@ -1,0 +1,72 @@
+//! What is generated is current, and the example configuration tells the truth.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use mlops::config::KEYS;
+
+use crate::support::{folder, programs, python, root, run};
+
+fn files(folder: &Path) -> BTreeMap<String, String> {
+    let entries = fs::read_dir(folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
+    entries.flatten().map(|e| (e.file_name().into_string().unwrap(), fs::read_to_string(e.path()).unwrap())).collect()
+}
+
+#[test]
+fn man_pages_are_current() {
+    let home = folder();
+    let fresh = home.path().join("man");
+    run(home.path(), &["man", fresh.to_str().unwrap()]).expect(0);
+    assert!(files(&fresh) == files(&root().join("man")), "make them anew with: mlops man man");
+}
+
+#[test]
+fn completions_are_current() {
+    let home = folder();
+    for (shell, file) in [("bash", "mlops.bash"), ("zsh", "_mlops"), ("fish", "mlops.fish")] {
+        let fresh = run(home.path(), &["completions", shell]).expect(0).out;
+        let there = fs::read_to_string(root().join("completions").join(file)).unwrap_or_default();
+        assert!(fresh == there, "make it anew with: mlops completions {shell} > completions/{file}");
+    }
+}
+
+#[test]
+fn the_example_configuration_shows_every_key_with_its_default() {
+    let text = fs::read_to_string(root().join("config.example.toml")).unwrap();
+    let home = folder();
+    let path = root().join("config.example.toml");
+    let shown =
+        run(home.path(), &["config", "show", "--output", "json", "--config", path.to_str().unwrap()]).expect(0).json();
+    let settings = shown["result"].as_array().unwrap().clone();
+    for key in KEYS {
+        match key.default {
+            Some(default) => {
+                let setting = settings.iter().find(|s| s["key"] == key.name).unwrap();
+                // TMPDIR and --output, which the test sets, beat the file.
+                if key.name != "work_dir" && key.name != "output" {
+                    assert_eq!(setting["value"], default, "{}", key.name);
+                    assert!(setting["origin"].as_str().unwrap().ends_with("config.example.toml"), "{setting}");
+                }
+                assert!(text.contains(&format!("\n{} = ", key.name)), "{} is not set", key.name);
+            }
+            None => assert!(text.contains(&format!("\n# {} = ", key.name)), "{} is not shown", key.name),
+        }
+    }
+}
+
+#[test]
+fn the_catalogue_is_what_the_generator_makes_of_a_real_mlflow() {
+    let bin = programs(15);
+    let generator = root().join("src/domain/catalogue/generate.py");
+    let output = std::process::Command::new(python("3.17.2"))
+        .arg(generator)
+        .arg("--postgres-bin")
+        .arg(bin)
+        .stderr(std::process::Stdio::inherit())
+        .output()
+        .unwrap();
+    assert!(output.status.success());
+    let there = fs::read(root().join("src/domain/catalogue/catalogue.jsonl")).unwrap();
+    assert!(output.stdout == there, "the catalogue is stale: run generate.py as its head says");
+}

@@ -1,0 +1,28 @@
+//! The whole test suite in one binary: the command line against real databases, real MLflow servers and real faults.
+//!
+//! | variable | meaning |
+//! |---|---|
+//! | `MLOPS_CORPUS` | folder with real MLflow databases; without it those tests say that they were skipped |
+//! | `MLOPS_TEST_ROUNDS` | kills, cuts and generated cases per test (default 10) |
+//! | `MLOPS_TEST_CACHE` | where the environments with MLflow and PostgreSQL are kept between runs |
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a test fails by panicking"
+)]
+
+mod architecture;
+mod catalogue;
+mod command_line;
+mod corpus;
+mod faults;
+mod flows;
+mod generated;
+mod properties;
+mod snapshots;
+mod support;
+mod targets;
