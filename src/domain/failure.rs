@@ -73,6 +73,24 @@ impl Failure {
         self
     }
 
+    /// The same fault of a database that is read here: its adapter calls it the target's, whatever it is for the job.
+    #[must_use]
+    pub fn as_source(mut self) -> Self {
+        if self.kind == Kind::Target {
+            self.kind = Kind::Source;
+        }
+        self
+    }
+
+    /// The same fault of a store that is the job's target, though it was met while reading.
+    #[must_use]
+    pub fn as_target(mut self) -> Self {
+        if self.kind == Kind::Source {
+            self.kind = Kind::Target;
+        }
+        self
+    }
+
     /// The same failure with the thing it happened on in front of its message.
     #[must_use]
     pub fn on(mut self, thing: impl fmt::Display) -> Self {

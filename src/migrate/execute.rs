@@ -118,7 +118,7 @@ fn to_postgres(
     clock.lap("indexes and keys");
     let mut targets = None;
     if plan.verify {
-        let back = PgSource::new(postgres.clone(), stage.name(), shapes.to_vec())?;
+        let back = PgSource::new(postgres.clone(), stage.name(), shapes.to_vec()).map_err(Failure::as_target)?;
         targets = Some(verify(store.source.as_ref(), &back, shapes, &sources, work)?);
         drop(back);
         clock.lap("verification");
@@ -177,11 +177,8 @@ fn verify(
 ) -> Outcome<Vec<TableDigest>> {
     let total = sources.iter().map(|d| d.rows).sum();
     work.events.event(Event::Phase { name: "verifying", total: Some(total), unit: "rows" });
-    let stored = count(target, shapes, work)?;
-    let targets = digest(target, shapes, &stored, work).map_err(|failure| match failure.kind {
-        Kind::Source => Failure { kind: Kind::Target, ..failure },
-        _ => failure,
-    })?;
+    let stored = count(target, shapes, work).map_err(Failure::as_target)?;
+    let targets = digest(target, shapes, &stored, work).map_err(Failure::as_target)?;
     if targets == sources {
         return Ok(targets);
     }

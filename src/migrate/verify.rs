@@ -62,11 +62,7 @@ pub fn verify(request: &Request, work: &Work<'_>) -> Outcome<Compared> {
     let begun = Instant::now();
     let opening = Opening { work_dir: &request.work_dir, id: &request.id, cancel: work.cancel, events: work.events };
     let source = OpenStore::open(&request.source, &request.include, &opening)?;
-    let target =
-        OpenStore::open(&request.target, &request.include, &opening).map_err(|failure| match failure.kind {
-            crate::domain::failure::Kind::Source => Failure { kind: crate::domain::failure::Kind::Target, ..failure },
-            _ => failure,
-        })?;
+    let target = OpenStore::open(&request.target, &request.include, &opening).map_err(Failure::as_target)?;
     if source.identity.revision_ids() != target.identity.revision_ids() {
         return Err(Failure::differs(format!(
             "the stores are of different revisions: {} is {}, {} is {}",

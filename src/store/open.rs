@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::domain::address::{StoreAddress, shown};
 use crate::domain::catalogue::Catalogue;
-use crate::domain::failure::{Failure, Kind, Outcome};
+use crate::domain::failure::{Failure, Outcome};
 use crate::domain::identity::{self, Identity, Observed};
 use crate::domain::table::Shape;
 use crate::engine::RowSource;
@@ -64,11 +64,7 @@ impl OpenStore {
             StoreAddress::Sqlite(path) => open_sqlite(path, include, opening),
             StoreAddress::Postgres(pg) => {
                 let postgres = Postgres::new(pg, opening.id, opening.cancel)?;
-                open_postgres(Arc::new(postgres), include).map_err(|failure| match failure.kind {
-                    // It is read here, whatever a connection is for elsewhere.
-                    Kind::Target => Failure { kind: Kind::Source, ..failure },
-                    _ => failure,
-                })
+                open_postgres(Arc::new(postgres), include).map_err(Failure::as_source)
             }
         }
     }

@@ -11,7 +11,7 @@ use super::{source_failure, text};
 use crate::domain::cell::Batch;
 use crate::domain::copy_codec::{Decoder, Wire};
 use crate::domain::ddl::{literal, quote};
-use crate::domain::failure::{Failure, Kind, Outcome};
+use crate::domain::failure::{Failure, Outcome};
 use crate::domain::table::Shape;
 use crate::engine::{Part, RowSource};
 
@@ -28,18 +28,13 @@ pub struct PgSource {
 
 const MOMENT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 
-/// The server is what is read here, whatever it is for the job.
-fn as_source(failure: Failure) -> Failure {
-    if failure.kind == Kind::Target { Failure { kind: Kind::Source, ..failure } } else { failure }
-}
-
 impl PgSource {
     /// Fixes the moment and names the tables `shapes` of `schema`.
     ///
     /// # Errors
     /// Source: the database failed.
     pub fn new(postgres: Arc<Postgres>, schema: &str, shapes: Vec<Shape>) -> Outcome<PgSource> {
-        let mut keeper = postgres.connect().map_err(as_source)?;
+        let mut keeper = postgres.connect().map_err(Failure::as_source)?;
         let fix = |client: &mut Client| -> Result<String, postgres::Error> {
             client.batch_execute(MOMENT)?;
             client.query_one("SELECT pg_export_snapshot()", &[])?.try_get(0)
@@ -60,7 +55,7 @@ impl PgSource {
         let mut client = match idle {
             Some(client) => client,
             None => {
-                let mut client = self.postgres.connect().map_err(as_source)?;
+                let mut client = self.postgres.connect().map_err(Failure::as_source)?;
                 client
                     .batch_execute(&format!("{MOMENT}; SET TRANSACTION SNAPSHOT {}", literal(&self.snapshot)))
                     .map_err(|e| source_failure("joining the moment to read", &e))?;
