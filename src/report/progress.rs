@@ -3,7 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use super::{Progress, human, stderr};
 use crate::engine::event::{Event, Events, Silent};
@@ -34,11 +34,14 @@ impl Events for Bar {
                 let template = match (total, unit) {
                     (None, _) => "{spinner} {msg}".to_owned(),
                     (_, "bytes") => "{msg:<26} [{bar:32}] {bytes}/{total_bytes}".to_owned(),
-                    _ => format!("{{msg:<26}} [{{bar:32}}] {{human_pos}}/{{human_len}} {unit} {{per_sec}} ETA {{eta}}"),
+                    _ => format!("{{msg:<26}} [{{bar:32}}] {{human_pos}}/{{human_len}} {unit} {{rate}} ETA {{eta}}"),
                 };
                 let style = ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar());
                 let new = ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr_with_hz(8));
-                new.set_style(style.progress_chars("=> "));
+                let rate = |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+                    let _ = write!(out, "{:.0}/s", state.per_sec());
+                };
+                new.set_style(style.with_key("rate", rate).progress_chars("=> "));
                 new.set_message(name);
                 new.enable_steady_tick(Duration::from_millis(250));
                 *bar = Some(new);
