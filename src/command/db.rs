@@ -19,8 +19,9 @@ pub(super) fn info(context: &Context, arguments: Info) -> Result<u8, Ended> {
     let opening =
         Opening { work_dir: &work_dir, id: &context.id, cancel: &context.cancel, events: context.events.as_ref() };
     let store = OpenStore::open(&address, &[], &opening)?;
+    store.check(&context.cancel)?;
     let shapes = store.source.shapes();
     let rows = count(store.source.as_ref(), shapes, &context.work())?;
     let tables: Vec<(String, u64)> = shapes.iter().map(|s| s.name.clone()).zip(rows).collect();
-    context.finish(&Report::Info(&store, &tables), 0, &[])
+    context.finish(&Report::Info(&store, &tables, &store.table_bytes()?), 0, &[])
 }

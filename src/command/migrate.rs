@@ -42,6 +42,7 @@ pub(super) fn sqlite_to_pg(context: &Context, arguments: SqliteToPg) -> Result<u
     let work = context.work();
     let prepared = plan::prepare(&request, &work)?;
     if context.dry_run {
+        prepared.store.check(&context.cancel)?;
         let findings = inspect(&prepared.store, &prepared.shapes, &work)?;
         let exit = if findings.is_empty() { 0 } else { report::code(refusal("", &findings).kind) };
         return context.finish(&Report::Plan(&prepared.plan, &findings), exit, &prepared.plan.notes);

@@ -62,6 +62,8 @@ pub struct Statement {
     pub makes: String,
     /// The statement.
     pub sql: String,
+    /// How many columns an index has: what it costs, roughly.
+    pub columns: u64,
 }
 
 /// The statements after the rows, in stages. Those of one stage may run side by side, a stage needs the one before.
@@ -93,11 +95,16 @@ impl PostData {
 pub fn post_data(tables: &[Arc<TableDef>]) -> PostData {
     let mut out = PostData::default();
     for table in tables {
-        let statement =
-            |makes: &str, sql: String| Statement { table: table.name.clone(), makes: makes.to_owned(), sql };
+        let of = |columns: usize, makes: &str, sql: String| Statement {
+            table: table.name.clone(),
+            makes: makes.to_owned(),
+            sql,
+            columns: columns as u64,
+        };
+        let statement = |makes: &str, sql: String| of(0, makes, sql);
         let keys = table.postgres.primary_key.iter().map(|k| (k, "PRIMARY KEY"));
         for (key, word) in keys.chain(table.postgres.unique.iter().map(|k| (k, "UNIQUE"))) {
-            out.indexes.push(statement(&key.name, unique_index(&table.name, key)));
+            out.indexes.push(of(key.columns.len(), &key.name, unique_index(&table.name, key)));
             let name = quote(&key.name);
             out.keys.push(statement(
                 &key.name,
@@ -105,7 +112,7 @@ pub fn post_data(tables: &[Arc<TableDef>]) -> PostData {
             ));
         }
         for index in &table.postgres.indexes {
-            out.indexes.push(statement(&index.name, create_index(&table.name, index)));
+            out.indexes.push(of(index.keys.len(), &index.name, create_index(&table.name, index)));
         }
         for foreign_key in &table.postgres.foreign_keys {
             out.foreign_keys.push(statement(&foreign_key.name, add_foreign_key(&table.name, foreign_key)));

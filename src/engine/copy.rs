@@ -1,12 +1,15 @@
 //! `copy`: all rows of a source into a sink, in parallel, digested on the way; and `digest`, the same reading without
 //! a sink.
 
+use std::sync::{Mutex, PoisonError};
+
 use crate::domain::digest::{RowHasher, TableDigest};
 use crate::domain::failure::{Failure, Outcome};
 use crate::domain::table::Shape;
 use crate::engine::cancel::Cancel;
 use crate::engine::event::{Event, Events};
-use crate::engine::{Part, RowSink, RowSource, pool};
+use crate::engine::pool::{self, Weighed};
+use crate::engine::{Part, RowSink, RowSource};
 
 /// How the work is done.
 pub struct Work<'a> {
@@ -20,7 +23,7 @@ pub struct Work<'a> {
 
 /// Rows per part: enough parts that all threads end at about the same time, few enough that a part's fixed cost is
 /// nothing.
-const ROWS_A_PART: u64 = 150_000;
+pub const ROWS_A_PART: u64 = 150_000;
 
 /// The number of rows of each table of a source.
 ///
@@ -42,26 +45,38 @@ pub fn copy(
     rows: &[u64],
     work: &Work<'_>,
 ) -> Outcome<Vec<TableDigest>> {
-    each_part(source, shapes, rows, work, |shape, part| {
-        let mut hasher = RowHasher::new(&shape.name);
-        let mut digest = TableDigest::default();
-        let taken = sink.load(shape, &mut |writer| {
-            source.read(shape, part, &mut |batch| {
-                work.cancel.check()?;
-                digest.add(hasher.batch(batch));
-                writer.write(batch)?;
-                work.events.event(Event::Done { table: shape.name.clone(), units: batch.rows() as u64 });
-                Ok(())
-            })
-        })?;
-        if taken != digest.rows {
-            return Err(Failure::target(format!(
-                "`{}`: the target took {taken} rows of {} that were sent",
-                shape.name, digest.rows
-            )));
-        }
-        Ok(digest)
-    })
+    each_part(source, shapes, rows, work, |shape, part| copy_part(source, sink, shape, part, work))
+}
+
+/// Copies one part of a table and returns the digest of what was read.
+///
+/// # Errors
+/// As [`copy`].
+pub fn copy_part(
+    source: &dyn RowSource,
+    sink: &dyn RowSink,
+    shape: &Shape,
+    part: Part,
+    work: &Work<'_>,
+) -> Outcome<TableDigest> {
+    let mut hasher = RowHasher::new(&shape.name);
+    let mut digest = TableDigest::default();
+    let taken = sink.load(shape, part, &mut |writer| {
+        source.read(shape, part, &mut |batch| {
+            work.cancel.check()?;
+            digest.add(hasher.batch(batch));
+            writer.write(batch)?;
+            work.events.event(Event::Done { table: shape.name.clone(), units: batch.rows() as u64 });
+            Ok(())
+        })
+    })?;
+    if taken != digest.rows {
+        return Err(Failure::target(format!(
+            "`{}`: the target took {taken} rows of {} that were sent",
+            shape.name, digest.rows
+        )));
+    }
+    Ok(digest)
 }
 
 /// The digest of each table, from the rows as they are stored.
@@ -69,17 +84,48 @@ pub fn copy(
 /// # Errors
 /// The source failed, or the interruption.
 pub fn digest(source: &dyn RowSource, shapes: &[Shape], rows: &[u64], work: &Work<'_>) -> Outcome<Vec<TableDigest>> {
-    each_part(source, shapes, rows, work, |shape, part| {
-        let mut hasher = RowHasher::new(&shape.name);
-        let mut digest = TableDigest::default();
-        source.read(shape, part, &mut |batch| {
-            work.cancel.check()?;
-            digest.add(hasher.batch(batch));
-            work.events.event(Event::Done { table: shape.name.clone(), units: batch.rows() as u64 });
-            Ok(())
-        })?;
-        Ok(digest)
-    })
+    each_part(source, shapes, rows, work, |shape, part| digest_part(source, shape, part, work))
+}
+
+/// The digest of one part of a table.
+///
+/// # Errors
+/// As [`digest`].
+pub fn digest_part(source: &dyn RowSource, shape: &Shape, part: Part, work: &Work<'_>) -> Outcome<TableDigest> {
+    let mut hasher = RowHasher::new(&shape.name);
+    let mut digest = TableDigest::default();
+    source.read(shape, part, &mut |batch| {
+        work.cancel.check()?;
+        digest.add(hasher.batch(batch));
+        work.events.event(Event::Done { table: shape.name.clone(), units: batch.rows() as u64 });
+        Ok(())
+    })?;
+    Ok(digest)
+}
+
+/// The parts that a table of so many rows is worth.
+///
+/// # Errors
+/// The source failed.
+pub fn parts(source: &dyn RowSource, shape: &Shape, rows: u64) -> Outcome<Vec<Part>> {
+    let wanted = usize::try_from(rows.div_ceil(ROWS_A_PART)).unwrap_or(1).clamp(1, 256);
+    source.parts(shape, wanted)
+}
+
+/// Whether a source gave as many rows as it counts.
+///
+/// # Errors
+/// Source: it did not.
+pub fn check_rows(source: &dyn RowSource, shape: &Shape, read: u64, counted: u64) -> Outcome<()> {
+    if read == counted {
+        return Ok(());
+    }
+    Err(Failure::source(format!(
+        "`{}` of {}: {read} rows were read and the store counts {counted}",
+        shape.name,
+        source.address(),
+    ))
+    .hint("the database is damaged (an index that disagrees with its table), or it changed while it was read"))
 }
 
 /// Runs `one` on every part of every table, the biggest tables first, and adds up the digests of a table's parts.
@@ -90,33 +136,21 @@ fn each_part(
     work: &Work<'_>,
     one: impl Fn(&Shape, Part) -> Outcome<TableDigest> + Sync,
 ) -> Outcome<Vec<TableDigest>> {
-    let mut order: Vec<(usize, &Shape, u64)> =
-        shapes.iter().zip(rows).enumerate().map(|(i, (shape, rows))| (i, shape, *rows)).collect();
-    order.sort_by_key(|(_, _, rows)| std::cmp::Reverse(*rows));
-    let mut tasks: Vec<(usize, &Shape, Part)> = Vec::new();
-    for (index, shape, rows) in order {
-        let wanted = usize::try_from(rows.div_ceil(ROWS_A_PART)).unwrap_or(1).clamp(1, 256);
-        tasks.extend(source.parts(shape, wanted)?.into_iter().map(|part| (index, shape, part)));
+    let mut tasks: Vec<Weighed<(usize, &Shape, Part)>> = Vec::new();
+    for (index, (shape, rows)) in shapes.iter().zip(rows).enumerate() {
+        tasks.extend(parts(source, shape, *rows)?.into_iter().map(|part| (*rows, (index, shape, part))));
     }
-    let parts = pool::run(work.jobs, tasks, work.cancel, |(index, shape, part)| Ok((index, one(shape, part)?)))?;
-    let mut digests = vec![TableDigest::default(); shapes.len()];
-    for (index, digest) in parts {
-        if let Some(sum) = digests.get_mut(index) {
+    let digests = Mutex::new(vec![TableDigest::default(); shapes.len()]);
+    pool::flow(work.jobs, tasks, work.cancel, |(index, shape, part)| {
+        let digest = one(shape, part)?;
+        if let Some(sum) = digests.lock().unwrap_or_else(PoisonError::into_inner).get_mut(index) {
             sum.add(digest);
         }
-    }
+        Ok(Vec::new())
+    })?;
+    let digests = digests.into_inner().unwrap_or_else(PoisonError::into_inner);
     for ((shape, digest), rows) in shapes.iter().zip(&digests).zip(rows) {
-        if digest.rows != *rows {
-            return Err(Failure::source(format!(
-                "`{}` of {}: {} rows were read and the store counts {rows}",
-                shape.name,
-                source.address(),
-                digest.rows
-            ))
-            .hint(
-                "the database is damaged (an index that disagrees with its table), or it changed while it was read",
-            ));
-        }
+        check_rows(source, shape, digest.rows, *rows)?;
     }
     Ok(digests)
 }

@@ -30,7 +30,7 @@ impl Part {
 ///
 /// Contract: what is read is one consistent moment of the store, the same for every call and every thread, however
 /// long the reading takes. `parts` of a table are disjoint and cover it whole. `read` hands on each row of its part
-/// exactly once, in batches of bounded size; it stops at the first error of `each` and returns that error. Memory
+/// exactly once, in batches of bounded size, and in the order of the key where that costs nothing; it stops at the first error of `each` and returns that error. Memory
 /// does not grow with the table. A value is handed on as its column's type where that loses nothing, else as what
 /// the store holds.
 pub trait RowSource: Sync {
@@ -61,7 +61,8 @@ pub trait RowSource: Sync {
 
 /// A place that rows go to.
 ///
-/// Contract: several loads of one table may run at once, on different threads. Nothing that is loaded is seen by the
+/// Contract: several loads of one table may run at once, on different threads, unless the part is [`Part::ALL`], which
+/// says that this load is the table's only one. Nothing that is loaded is seen by the
 /// target's users before the sink's own publishing step, which is not part of this trait: a sink that is dropped
 /// before it leaves its target as it was.
 pub trait RowSink: Sync {
@@ -72,7 +73,12 @@ pub trait RowSink: Sync {
     /// # Errors
     /// Source: a value that the target cannot hold, named with table, column and key. Target: the target failed.
     /// Else what `fill` failed with.
-    fn load(&self, shape: &Shape, fill: &mut dyn FnMut(&mut dyn RowWriter) -> Outcome<()>) -> Outcome<u64>;
+    fn load(
+        &self,
+        shape: &Shape,
+        part: Part,
+        fill: &mut dyn FnMut(&mut dyn RowWriter) -> Outcome<()>,
+    ) -> Outcome<u64>;
 }
 
 /// Takes the rows of one load.

@@ -14,6 +14,7 @@ use crate::engine::copy::{Work, copy, count, digest};
 use crate::engine::event::Event;
 use crate::migrate::inspect::{inspect, refusal};
 use crate::migrate::outcome::{Migrated, MigratedTable};
+use crate::migrate::pipeline::{Loaded, Pipeline};
 use crate::migrate::plan::{Destination, Existing, Plan, Prepared};
 use crate::store::open::OpenStore;
 use crate::store::postgres::connect::Postgres;
@@ -81,6 +82,7 @@ pub fn execute(
     match outcome {
         // A value that does not fit, or a broken key: say all of them at once, not only the first.
         Err(failure) if failure.kind == Kind::Source => {
+            store.check(work.cancel)?;
             let findings = inspect(&store, &shapes, work)?;
             if findings.is_empty() { Err(failure) } else { Err(refusal(&store.address, &findings)) }
         }
@@ -109,20 +111,19 @@ fn to_postgres(
     let foreign: Vec<Shape> =
         shapes.iter().filter(|s| !store.identity.tables.iter().any(|t| t.name == s.name)).cloned().collect();
     let tables = &store.identity.tables;
-    let stage = Stage::create(postgres, main, &plan.id, tables, &foreign)?;
+    let stage = Stage::create(postgres, main, &plan.id, tables, &foreign, work.jobs)?;
     let rows: Vec<u64> = plan.tables.iter().map(|(_, rows)| *rows).collect();
-    work.events.event(Event::Phase { name: "copying rows", total: Some(plan.rows()), unit: "rows" });
-    let sources = copy(store.source.as_ref(), &stage, shapes, &rows, work)?;
-    clock.lap("copy");
-    stage.build(tables, &foreign, work)?;
-    clock.lap("indexes and keys");
-    let mut targets = None;
-    if plan.verify {
-        let back = PgSource::new(postgres.clone(), stage.name(), shapes.to_vec()).map_err(Failure::as_target)?;
-        targets = Some(verify(store.source.as_ref(), &back, shapes, &sources, work)?);
-        drop(back);
-        clock.lap("verification");
+    let post = Stage::post_data(tables, &foreign);
+    let verify = plan.verify;
+    let pipeline = Pipeline { store, stage: &stage, postgres, shapes, rows: &rows, post: &post, verify, work };
+    let Loaded { sources, targets } = pipeline.run()?;
+    clock.lap(if verify { "copy, indexes and verification" } else { "copy and indexes" });
+    if let Some(targets) = &targets {
+        let back = PgSource::of_stage(postgres.clone(), stage.name(), shapes.to_vec());
+        equal(store.source.as_ref(), &back, shapes, (&sources, targets), work)?;
     }
+    stage.finish(tables, &foreign, &post, work)?;
+    clock.lap("keys and statistics");
     work.cancel.check()?;
     work.events.event(Event::Phase { name: "publishing", total: None, unit: "" });
     let keep_in = match &plan.existing {
@@ -146,6 +147,7 @@ fn to_sqlite(
     mut clock: Clock,
     work: &Work<'_>,
 ) -> Outcome<Migrated> {
+    store.check(work.cancel)?;
     let tables = &store.identity.tables;
     let sink = SqliteSink::create(path, tables)?;
     let rows: Vec<u64> = plan.tables.iter().map(|(_, rows)| *rows).collect();
@@ -179,10 +181,22 @@ fn verify(
     work.events.event(Event::Phase { name: "verifying", total: Some(total), unit: "rows" });
     let stored = count(target, shapes, work).map_err(Failure::as_target)?;
     let targets = digest(target, shapes, &stored, work).map_err(Failure::as_target)?;
+    equal(source, target, shapes, (sources, &targets), work)?;
+    Ok(targets)
+}
+
+/// Are the digests of both sides equal? If not, names what differs.
+fn equal(
+    source: &dyn RowSource,
+    target: &dyn RowSource,
+    shapes: &[Shape],
+    (sources, targets): (&[TableDigest], &[TableDigest]),
+    work: &Work<'_>,
+) -> Outcome<()> {
     if targets == sources {
-        return Ok(targets);
+        return Ok(());
     }
-    let verdicts = compare::verdicts(source, target, shapes, sources, &targets, work)?;
+    let verdicts = compare::verdicts(source, target, shapes, sources, targets, work)?;
     Err(Failure::differs(format!(
         "the target does not hold what the source holds, so nothing was published:{}",
         verdicts.iter().filter(|v| !v.equal()).map(difference_lines).collect::<String>()

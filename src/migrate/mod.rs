@@ -5,5 +5,6 @@
 pub mod execute;
 pub mod inspect;
 pub mod outcome;
+mod pipeline;
 pub mod plan;
 pub mod verify;

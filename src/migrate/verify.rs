@@ -73,6 +73,8 @@ pub fn verify(request: &Request, work: &Work<'_>) -> Outcome<Compared> {
         ))
         .hint("one of them was upgraded (a newer MLflow server does that on its start): compare before the upgrade"));
     }
+    source.check(work.cancel)?;
+    target.check(work.cancel).map_err(Failure::as_target)?;
     let shapes: Vec<Shape> = source.source.shapes().to_vec();
     let tables = compare(source.source.as_ref(), target.source.as_ref(), &shapes, work)?;
     let mut left_out: Vec<String> = source.identity.foreign.iter().chain(&target.identity.foreign).cloned().collect();

@@ -33,7 +33,7 @@ pub(super) fn text(result: &Result<'_>) -> String {
             format!("{}{next} {}\n", migrated_text(migrated), migrated.next_step())
         }
         Result::Compared(compared) => compared_text(compared),
-        Result::Info(store, rows) => info_text(store, rows),
+        Result::Info(store, rows, bytes) => info_text(store, rows, bytes),
         Result::Settings(settings) => settings_text(settings),
         Result::Demo(shown) => demo_text(shown),
     }
@@ -189,7 +189,7 @@ fn compared_text(compared: &Compared) -> String {
     out
 }
 
-fn info_text(store: &OpenStore, rows: &[(String, u64)]) -> String {
+fn info_text(store: &OpenStore, rows: &[(String, u64)], sizes: &[(String, u64)]) -> String {
     let mut out = format!("{}\n", painted(BOLD, &store.address));
     out.push_str(&format!("  engine    {} {}, {}\n", store.engine, store.version, bytes(store.bytes)));
     for revision in &store.identity.revisions {
@@ -202,7 +202,7 @@ fn info_text(store: &OpenStore, rows: &[(String, u64)]) -> String {
     let lines = rows
         .iter()
         .map(|(name, rows)| {
-            let size = store.table_bytes.iter().find(|(t, _)| t == name).map_or(String::new(), |(_, b)| bytes(*b));
+            let size = sizes.iter().find(|(t, _)| t == name).map_or(String::new(), |(_, b)| bytes(*b));
             vec![name.clone(), grouped(*rows), size]
         })
         .collect();

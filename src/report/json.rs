@@ -72,7 +72,7 @@ fn value(result: &Result<'_>) -> Value {
         }
         Result::Migrated(migrated) => migrated_value(migrated),
         Result::Compared(compared) => compared_value(compared),
-        Result::Info(store, rows) => info_value(store, rows),
+        Result::Info(store, rows, bytes) => info_value(store, rows, bytes),
         Result::Settings(settings) => settings_value(settings),
         Result::Demo(shown) => demo_value(shown),
     }
@@ -195,11 +195,11 @@ fn compared_value(compared: &Compared) -> Value {
     })
 }
 
-fn info_value(store: &OpenStore, rows: &[(String, u64)]) -> Value {
+fn info_value(store: &OpenStore, rows: &[(String, u64)], sizes: &[(String, u64)]) -> Value {
     let tables: Vec<Value> = rows
         .iter()
         .map(|(name, rows)| {
-            let size = store.table_bytes.iter().find(|(t, _)| t == name).map(|(_, b)| *b);
+            let size = sizes.iter().find(|(t, _)| t == name).map(|(_, b)| *b);
             json!({"table": name, "rows": rows, "bytes": size})
         })
         .collect();

@@ -52,8 +52,8 @@ pub enum Result<'a> {
     Migrated(&'a Migrated),
     /// A comparison.
     Compared(&'a Compared),
-    /// A database.
-    Info(&'a OpenStore, &'a [(String, u64)]),
+    /// A database, its tables with their rows, and with their bytes.
+    Info(&'a OpenStore, &'a [(String, u64)], &'a [(String, u64)]),
     /// Settings.
     Settings(&'a [Setting]),
     /// A demonstration.

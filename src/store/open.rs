@@ -35,8 +35,8 @@ pub struct OpenStore {
     pub notes: Vec<String>,
     /// Its rows, as of one moment.
     pub source: Box<dyn RowSource>,
-    /// Bytes of each table with its indexes, where the engine tells.
-    pub table_bytes: Vec<(String, u64)>,
+    /// Bytes of each table with its indexes, where that costs nothing.
+    table_bytes: Vec<(String, u64)>,
     /// The private copy behind the source of a SQLite file.
     pub snapshot: Option<Snapshot>,
 }
@@ -54,8 +54,8 @@ pub struct Opening<'a> {
 }
 
 impl OpenStore {
-    /// Opens the store and finds out what it is. `shapes` of tables that MLflow does not own may be added to its source
-    /// by `include`.
+    /// Opens the store and finds out what it is. Tables that MLflow does not own may be added to its source by `include`.
+    /// Whether a file is damaged is for [`OpenStore::check`], because that takes long and can go on beside other work.
     ///
     /// # Errors
     /// Source: it cannot be opened, or is no sound MLflow store.
@@ -66,6 +66,27 @@ impl OpenStore {
                 let postgres = Postgres::new(pg, opening.id, opening.cancel)?;
                 open_postgres(Arc::new(postgres), include).map_err(Failure::as_source)
             }
+        }
+    }
+}
+
+impl OpenStore {
+    /// Is the database sound? SQLite's `quick_check`; PostgreSQL checks its own pages.
+    ///
+    /// # Errors
+    /// Source: it is damaged.
+    pub fn check(&self, cancel: &Cancel) -> Outcome<()> {
+        self.snapshot.as_ref().map_or(Ok(()), |snapshot| snapshot.check(cancel))
+    }
+
+    /// Bytes of each table with its indexes.
+    ///
+    /// # Errors
+    /// Source: it cannot be read.
+    pub fn table_bytes(&self) -> Outcome<Vec<(String, u64)>> {
+        match &self.snapshot {
+            Some(snapshot) => sqlite::introspect::table_bytes(snapshot),
+            None => Ok(self.table_bytes.clone()),
         }
     }
 }
@@ -91,11 +112,10 @@ fn included(include: &[String], identity: &Identity, observed: &Observed) -> Out
 
 fn open_sqlite(path: &Path, include: &[String], opening: &Opening<'_>) -> Outcome<OpenStore> {
     let snapshot = Snapshot::take(path, opening.work_dir, opening.cancel, opening.events)?;
-    snapshot.check(opening.cancel)?;
-    let details = sqlite::introspect::details(&snapshot)?;
-    let identity = identity::identify(&details.observed, Catalogue::embedded()?).map_err(|f| f.on(shown(path)))?;
+    let observed = sqlite::introspect::observe(&snapshot)?;
+    let identity = identity::identify(&observed, Catalogue::embedded()?).map_err(|f| f.on(shown(path)))?;
     let mut shapes = identity.shapes.clone();
-    shapes.extend(included(include, &identity, &details.observed)?);
+    shapes.extend(included(include, &identity, &observed)?);
     let source = SqliteSource::new(snapshot.path(), path.to_owned(), shapes);
     Ok(OpenStore {
         address: shown(path),
@@ -103,10 +123,10 @@ fn open_sqlite(path: &Path, include: &[String], opening: &Opening<'_>) -> Outcom
         version: rusqlite::version().to_owned(),
         bytes: snapshot.bytes,
         identity,
-        observed: details.observed,
+        observed,
         notes: snapshot.notes.clone(),
         source: Box::new(source),
-        table_bytes: details.table_bytes,
+        table_bytes: Vec::new(),
         snapshot: Some(snapshot),
     })
 }

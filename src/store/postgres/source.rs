@@ -20,9 +20,9 @@ pub struct PgSource {
     postgres: Arc<Postgres>,
     schema: String,
     shapes: Vec<Shape>,
-    snapshot: String,
-    /// Keeps the snapshot alive.
-    keeper: Mutex<Client>,
+    /// The moment's name, and the session that keeps it. `None`: nobody else writes to the tables, so there is no other
+    /// moment.
+    moment: Option<(String, Mutex<Client>)>,
     idle: Mutex<Vec<Client>>,
 }
 
@@ -40,14 +40,14 @@ impl PgSource {
             client.query_one("SELECT pg_export_snapshot()", &[])?.try_get(0)
         };
         let snapshot = fix(&mut keeper).map_err(|e| source_failure("fixing a moment to read", &e))?;
-        Ok(PgSource {
-            postgres,
-            schema: schema.to_owned(),
-            shapes,
-            snapshot,
-            keeper: Mutex::new(keeper),
-            idle: Mutex::new(Vec::new()),
-        })
+        let moment = Some((snapshot, Mutex::new(keeper)));
+        Ok(PgSource { postgres, schema: schema.to_owned(), shapes, moment, idle: Mutex::new(Vec::new()) })
+    }
+
+    /// The same over tables that nobody but this run can write to, a stage's: no transaction stays open, so statements
+    /// that lock these tables do not wait for it.
+    pub fn of_stage(postgres: Arc<Postgres>, stage: &str, shapes: Vec<Shape>) -> PgSource {
+        PgSource { postgres, schema: stage.to_owned(), shapes, moment: None, idle: Mutex::new(Vec::new()) }
     }
 
     fn with<T>(&self, work: impl FnOnce(&mut Client) -> Outcome<T>) -> Outcome<T> {
@@ -56,9 +56,11 @@ impl PgSource {
             Some(client) => client,
             None => {
                 let mut client = self.postgres.connect().map_err(Failure::as_source)?;
-                client
-                    .batch_execute(&format!("{MOMENT}; SET TRANSACTION SNAPSHOT {}", literal(&self.snapshot)))
-                    .map_err(|e| source_failure("joining the moment to read", &e))?;
+                if let Some((snapshot, _)) = &self.moment {
+                    client
+                        .batch_execute(&format!("{MOMENT}; SET TRANSACTION SNAPSHOT {}", literal(snapshot)))
+                        .map_err(|e| source_failure("joining the moment to read", &e))?;
+                }
                 client
             }
         };
@@ -211,7 +213,8 @@ fn read_failure(doing: &str, error: &std::io::Error) -> Failure {
 impl Drop for PgSource {
     /// Ends the transactions before the connections: a server process that is still closing would hold its locks.
     fn drop(&mut self) {
-        let keeper = self.keeper.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let Some((_, keeper)) = &mut self.moment else { return };
+        let keeper = keeper.get_mut().unwrap_or_else(PoisonError::into_inner);
         let idle = self.idle.get_mut().unwrap_or_else(PoisonError::into_inner);
         for client in std::iter::once(keeper).chain(idle) {
             let _ = client.batch_execute("ROLLBACK");

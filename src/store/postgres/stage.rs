@@ -20,12 +20,13 @@ use crate::domain::table::{Shape, TableShape, Type};
 use crate::engine::compare::key_text;
 use crate::engine::copy::Work;
 use crate::engine::event::Event;
-use crate::engine::{RowSink, RowWriter, pool};
+use crate::engine::{Part, RowSink, RowWriter, pool};
 
 /// An unpublished copy of tables in the target database.
 pub struct Stage<'a> {
     postgres: &'a Postgres,
     name: String,
+    jobs: usize,
     /// Holds the lock on the target's schema.
     main: Mutex<Client>,
     idle: Mutex<Vec<Client>>,
@@ -43,10 +44,12 @@ impl<'a> Stage<'a> {
         id: &str,
         tables: &[Arc<TableDef>],
         foreign: &[Shape],
+        jobs: usize,
     ) -> Outcome<Stage<'a>> {
         let stage = Stage {
             postgres,
             name: target::stage_name(id),
+            jobs,
             main: Mutex::new(main),
             idle: Mutex::new(Vec::new()),
             published: false,
@@ -93,7 +96,11 @@ impl<'a> Stage<'a> {
             None => {
                 let mut client = self.postgres.connect()?;
                 // Nothing here has to outlive a crash before the publishing transaction, whose commit flushes all.
-                let settings = format!("SET synchronous_commit = off; SET search_path = {}", quote(&self.name));
+                let settings = format!(
+                    "SET synchronous_commit = off; SET search_path = {}; {}",
+                    quote(&self.name),
+                    index_settings(self.jobs)
+                );
                 client.batch_execute(&settings).map_err(|e| target_failure("setting up a session", &e))?;
                 client
             }
@@ -105,48 +112,61 @@ impl<'a> Stage<'a> {
         result
     }
 
-    fn run_all(&self, statements: &[Statement], jobs: usize, work: &Work<'_>) -> Outcome<()> {
-        pool::run(jobs, statements.iter().collect(), work.cancel, |statement| {
-            self.with(|client| {
-                tracing::debug!(sql = %statement.sql, "post-data");
-                client
-                    .batch_execute(&statement.sql)
-                    .map_err(|e| rows_failure(&format!("making {} on {}", statement.makes, statement.table), &e))
-            })?;
-            work.events.event(Event::Done { table: statement.table.clone(), units: 1 });
-            Ok(())
-        })
-        .map(|_| ())
-    }
-
-    /// Makes indexes, keys, foreign keys and triggers, sets the sequences and gathers statistics.
+    /// Runs one statement that makes something over a table's rows.
     ///
     /// # Errors
     /// Source: the rows break a key or a CHECK. Target: the database failed.
-    pub fn build(&self, tables: &[Arc<TableDef>], foreign: &[Shape], work: &Work<'_>) -> Outcome<()> {
+    pub fn make(&self, statement: &Statement) -> Outcome<()> {
+        self.with(|client| {
+            tracing::debug!(sql = %statement.sql, "post-data");
+            client
+                .batch_execute(&statement.sql)
+                .map_err(|e| rows_failure(&format!("making {} on {}", statement.makes, statement.table), &e))
+        })
+    }
+
+    /// What is to be made of the tables after their rows: the statements of its `indexes` are independent of each other,
+    /// the rest is for [`Stage::finish`].
+    pub fn post_data(tables: &[Arc<TableDef>], foreign: &[Shape]) -> PostData {
         let mut post = ddl::post_data(tables);
         for shape in foreign.iter().filter(|s| !s.key.is_empty()) {
             add_foreign_key_of(shape, &mut post);
         }
-        let analyzed: Vec<Statement> = tables
-            .iter()
-            .map(|t| t.name.as_str())
-            .chain(foreign.iter().map(|s| s.name.as_str()))
+        post
+    }
+
+    /// Makes keys of the indexes, then foreign keys and triggers, sets the sequences and gathers statistics.
+    ///
+    /// # Errors
+    /// As [`Stage::make`].
+    pub fn finish(
+        &self,
+        tables: &[Arc<TableDef>],
+        foreign: &[Shape],
+        post: &PostData,
+        work: &Work<'_>,
+    ) -> Outcome<()> {
+        let names = tables.iter().map(|t| t.name.as_str()).chain(foreign.iter().map(|s| s.name.as_str()));
+        let statistics: Vec<Statement> = names
             .map(|table| Statement {
                 table: table.to_owned(),
                 makes: "statistics".to_owned(),
                 sql: format!("ANALYZE {}", quote(table)),
+                columns: 0,
             })
             .collect();
-        let total = (post.len() + analyzed.len()) as u64;
-        work.events.event(Event::Phase { name: "building indexes and keys", total: Some(total), unit: "steps" });
-        self.run_all(&post.indexes, work.jobs, work)?;
-        // From here each statement locks the table it refers to, so side by side they would wait for one another.
-        self.run_all(&post.keys, 1, work)?;
-        self.run_all(&post.foreign_keys, 1, work)?;
-        self.run_all(&post.triggers, 1, work)?;
+        let total = (post.keys.len() + post.foreign_keys.len() + post.triggers.len() + statistics.len()) as u64;
+        work.events.event(Event::Phase { name: "making keys", total: Some(total), unit: "steps" });
+        let run = |statement: &Statement| {
+            work.cancel.check()?;
+            self.make(statement)?;
+            work.events.event(Event::Done { table: statement.table.clone(), units: 1 });
+            Ok(())
+        };
+        // Each of these locks the table it refers to, so side by side they would wait for one another.
+        post.keys.iter().chain(&post.foreign_keys).chain(&post.triggers).try_for_each(run)?;
         self.set_sequences(tables)?;
-        self.run_all(&analyzed, work.jobs, work)
+        pool::run(work.jobs, statistics.iter().collect(), work.cancel, run).map(|_| ())
     }
 
     /// Each sequence goes on after the highest value of its column; on an empty table it begins at 1.
@@ -340,25 +360,55 @@ fn add_foreign_key_of(shape: &TableShape, post: &mut PostData) {
         table: shape.name.clone(),
         makes: format!("{}_pkey", shape.name),
         sql: format!("ALTER TABLE {} ADD PRIMARY KEY ({})", quote(&shape.name), quote_list(columns)),
+        columns: shape.key.len() as u64,
     });
 }
 
+/// Memory and workers for CREATE INDEX. Indexes are built side by side, so on few processors PostgreSQL's own parallel
+/// workers only get into each other's way; and a sort in memory is worth more than the default of 64 MB allows. What
+/// the server has beyond that stays.
+fn index_settings(jobs: usize) -> String {
+    let memory = (1024 / jobs.max(1)).clamp(64, 256);
+    let workers = if jobs == 2 || jobs == 3 { "SET max_parallel_maintenance_workers = 0;" } else { "" };
+    format!(
+        "SELECT set_config('maintenance_work_mem', '{memory}MB', false)
+         WHERE pg_size_bytes(current_setting('maintenance_work_mem')) < pg_size_bytes('{memory}MB'); {workers}"
+    )
+}
+
 impl RowSink for Stage<'_> {
-    fn load(&self, shape: &Shape, fill: &mut dyn FnMut(&mut dyn RowWriter) -> Outcome<()>) -> Outcome<u64> {
+    fn load(
+        &self,
+        shape: &Shape,
+        part: Part,
+        fill: &mut dyn FnMut(&mut dyn RowWriter) -> Outcome<()>,
+    ) -> Outcome<u64> {
         let doing = format!("loading {}", shape.name);
         self.with(|client| {
-            let sql = format!(
-                "COPY {} ({}) FROM STDIN (FORMAT binary)",
-                quote(&shape.name),
-                quote_list(shape.column_names())
-            );
+            let failed = |e: postgres::Error| rows_failure(&doing, &e);
+            let table = quote(&shape.name);
+            let mut transaction = client.transaction().map_err(failed)?;
+            // Rows that are frozen as they are loaded need no second visit, neither now nor by a later VACUUM. PostgreSQL
+            // allows it where the table was truncated in the same transaction, so only the table's one load can do it.
+            let freeze = if part == Part::ALL {
+                transaction.batch_execute(&format!("TRUNCATE {table}")).map_err(failed)?;
+                ", FREEZE"
+            } else {
+                ""
+            };
+            let columns = quote_list(shape.column_names());
+            let sql = format!("COPY {table} ({columns}) FROM STDIN (FORMAT binary{freeze})");
             tracing::debug!(%sql, "loading");
-            let writer = client.copy_in(&sql).map_err(|e| rows_failure(&doing, &e))?;
-            let mut writer = CopyWriter { writer, buffer: HEADER.to_vec(), doing: &doing };
-            fill(&mut writer)?;
-            writer.buffer.extend_from_slice(&TRAILER);
-            writer.send()?;
-            writer.writer.finish().map_err(|e| rows_failure(&doing, &e))
+            let rows = {
+                let writer = transaction.copy_in(&sql).map_err(failed)?;
+                let mut writer = CopyWriter { writer, buffer: HEADER.to_vec(), doing: &doing };
+                fill(&mut writer)?;
+                writer.buffer.extend_from_slice(&TRAILER);
+                writer.send()?;
+                writer.writer.finish().map_err(failed)?
+            };
+            transaction.commit().map_err(failed)?;
+            Ok(rows)
         })
     }
 }

@@ -1,6 +1,5 @@
 //! What is in a SQLite database, as far as telling MLflow's tables from others needs it.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use rusqlite::Connection;
@@ -12,12 +11,12 @@ use crate::domain::ddl::quote;
 use crate::domain::failure::Outcome;
 use crate::domain::identity::{Observed, ObservedColumn, ObservedTable};
 
-/// Looks at every table. `path` is for messages.
+/// Looks at every table of a snapshot.
 ///
 /// # Errors
 /// Source: SQLite could not read its own schema.
-pub fn observe(connection: &Connection, path: &Path) -> Outcome<Observed> {
-    look(connection).of_source(path)
+pub fn observe(snapshot: &Snapshot) -> Outcome<Observed> {
+    open_readonly(&snapshot.path(), true).and_then(|connection| look(&connection)).of_source(snapshot.original())
 }
 
 fn look(connection: &Connection) -> rusqlite::Result<Observed> {
@@ -69,21 +68,13 @@ fn table(connection: &Connection, name: String) -> rusqlite::Result<ObservedTabl
     Ok(ObservedTable { name, columns, key: key.into_iter().map(|(_, name)| name).collect() })
 }
 
-/// What is in a snapshot, and how big its tables are.
-pub struct Details {
-    /// The schema.
-    pub observed: Observed,
-    /// Bytes of each table with its indexes.
-    pub table_bytes: Vec<(String, u64)>,
-}
-
-/// Looks at a snapshot.
+/// Bytes of each table of a snapshot with its indexes. Reads every page, so this is for those who want to know.
 ///
 /// # Errors
 /// Source: SQLite could not read it.
-pub fn details(snapshot: &Snapshot) -> Outcome<Details> {
-    let connection = open_readonly(&snapshot.path(), true).of_source(snapshot.original())?;
+pub fn table_bytes(snapshot: &Snapshot) -> Outcome<Vec<(String, u64)>> {
     let sizes = || -> rusqlite::Result<Vec<(String, u64)>> {
+        let connection = open_readonly(&snapshot.path(), true)?;
         let mut statement = connection.prepare(
             "SELECT m.tbl_name, sum(s.pgsize) FROM dbstat s JOIN sqlite_master m ON m.name = s.name
              WHERE s.aggregate = TRUE GROUP BY m.tbl_name",
@@ -91,10 +82,7 @@ pub fn details(snapshot: &Snapshot) -> Outcome<Details> {
         let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get::<_, i64>(1)?.unsigned_abs())))?;
         rows.collect()
     };
-    Ok(Details {
-        observed: observe(&connection, snapshot.original())?,
-        table_bytes: sizes().of_source(snapshot.original())?,
-    })
+    sizes().of_source(snapshot.original())
 }
 
 /// Rows whose foreign key refers to nothing: table, rowid, and the table referred to; at most `most` of them.

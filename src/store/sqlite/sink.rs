@@ -15,7 +15,7 @@ use crate::domain::cell::{Batch, Cell};
 use crate::domain::ddl::{quote, quote_list};
 use crate::domain::failure::{Failure, Outcome};
 use crate::domain::table::Shape;
-use crate::engine::{RowSink, RowWriter};
+use crate::engine::{Part, RowSink, RowWriter};
 
 /// A new file with MLflow's schema. Until [`SqliteSink::publish`] nothing stands under its final name.
 pub struct SqliteSink {
@@ -95,7 +95,12 @@ impl SqliteSink {
 }
 
 impl RowSink for SqliteSink {
-    fn load(&self, shape: &Shape, fill: &mut dyn FnMut(&mut dyn RowWriter) -> Outcome<()>) -> Outcome<u64> {
+    fn load(
+        &self,
+        shape: &Shape,
+        _: Part,
+        fill: &mut dyn FnMut(&mut dyn RowWriter) -> Outcome<()>,
+    ) -> Outcome<u64> {
         let marks = vec!["?"; shape.columns.len()].join(", ");
         let sql = format!("INSERT INTO {} ({}) VALUES ({marks})", quote(&shape.name), quote_list(shape.column_names()));
         let mut writer = SqliteWriter { sink: self, sql, rows: 0 };

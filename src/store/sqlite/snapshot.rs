@@ -21,6 +21,8 @@ const LONGEST_LOCK: Duration = Duration::from_secs(10);
 /// How long the copy in small steps may take while writers make it begin again.
 const LONGEST_STEPS: Duration = Duration::from_secs(300);
 const STEP_PAGES: i32 = 2_000;
+/// Bytes that are copied before the clock is looked at.
+const CHUNK: u64 = 32 << 20;
 
 /// A private copy; removed when it is dropped.
 pub struct Snapshot {
@@ -77,7 +79,7 @@ impl Snapshot {
         // belong to a writer that is alive.
         let nobody_has_it_open = beside.wal_mode && (beside.wal.is_none() || !beside.shm);
         if !nobody_has_it_open {
-            match self.backup(cancel, events) {
+            match self.backup(beside, cancel, events) {
                 Ok(()) => return Ok(()),
                 Err(Stopped::ReadOnly) => {}
                 Err(Stopped::Failed(failure)) => return Err(failure),
@@ -86,26 +88,28 @@ impl Snapshot {
         self.copy_files(beside)
     }
 
-    /// The backup API over a read-only connection.
-    fn backup(&self, cancel: &Cancel, events: &dyn Events) -> Result<(), Stopped> {
+    /// Reads over a read-only connection, whose lock says what moment it is.
+    fn backup(&self, beside: &Beside, cancel: &Cancel, events: &dyn Events) -> Result<(), Stopped> {
+        // Opened before SQLite's connection and closed after it: POSIX drops a process' locks on a file when any of its
+        // descriptors is closed.
+        let raw = File::open(&self.original)
+            .map_err(|e| Stopped::Failed(Failure::source(format!("{}: {e}", shown(&self.original)))))?;
         let from = open_readonly(&self.original, false).map_err(|e| self.stopped(&e))?;
         from.busy_timeout(LONGEST_LOCK).map_err(|e| self.stopped(&e))?;
-        let mut to = Connection::open(self.path()).map_err(|e| self.stopped(&e))?;
-        // A copy that is torn by a crash is thrown away, so nothing has to reach the disk.
-        to.execute_batch("PRAGMA synchronous=OFF; PRAGMA journal_mode=OFF;").map_err(|e| self.stopped(&e))?;
-        // A read transaction keeps the moment fixed, and keeps writers of a rollback-journal database out.
-        from.execute_batch("BEGIN").map_err(|e| self.stopped(&e))?;
-        from.query_row("SELECT count(*) FROM sqlite_master", [], |_| Ok(())).map_err(|e| self.stopped(&e))?;
-        if self.steps(&from, &mut to, cancel, events, Some(LONGEST_LOCK))? {
+        let whole = if beside.wal_mode {
+            self.backup_in_one(&from, cancel, events)?
+        } else {
+            self.bytes_under_lock(&raw, &from, cancel, events)?
+        };
+        if whole {
             return Ok(());
         }
-        from.execute_batch("ROLLBACK").map_err(|e| self.stopped(&e))?;
         events.event(Event::Warning(format!(
             "{} is too big to be copied within {} s; copying in small steps between the writes",
             shown(&self.original),
             LONGEST_LOCK.as_secs()
         )));
-        if self.steps(&from, &mut to, cancel, events, None)? {
+        if self.steps(&from, &mut self.new_copy()?, cancel, events, None)? {
             return Ok(());
         }
         Err(Stopped::Failed(
@@ -115,6 +119,59 @@ impl Snapshot {
             ))
             .hint("stop the MLflow server for the time of the copy, or run this when it is quiet"),
         ))
+    }
+
+    /// An empty file for the backup API to fill. A copy that is torn by a crash is thrown away, so nothing has to reach
+    /// the disk.
+    fn new_copy(&self) -> Result<Connection, Stopped> {
+        let to = Connection::open(self.path()).map_err(|e| self.stopped(&e))?;
+        to.execute_batch("PRAGMA synchronous=OFF; PRAGMA journal_mode=OFF;").map_err(|e| self.stopped(&e))?;
+        Ok(to)
+    }
+
+    /// The backup API within one read transaction, which keeps the moment fixed.
+    fn backup_in_one(&self, from: &Connection, cancel: &Cancel, events: &dyn Events) -> Result<bool, Stopped> {
+        from.execute_batch("BEGIN").map_err(|e| self.stopped(&e))?;
+        from.query_row("SELECT count(*) FROM sqlite_master", [], |_| Ok(())).map_err(|e| self.stopped(&e))?;
+        let whole = self.steps(from, &mut self.new_copy()?, cancel, events, Some(LONGEST_LOCK))?;
+        from.execute_batch("ROLLBACK").map_err(|e| self.stopped(&e))?;
+        Ok(whole)
+    }
+
+    /// Copies the file's bytes in the kernel while a read transaction keeps writers out, which in rollback-journal mode
+    /// it does (SQLite documentation, "File Locking And Concurrency": a writer needs the exclusive lock to change the
+    /// file). `Ok(false)`: that took longer than the lock may be held.
+    fn bytes_under_lock(
+        &self,
+        raw: &File,
+        lock: &Connection,
+        cancel: &Cancel,
+        events: &dyn Events,
+    ) -> Result<bool, Stopped> {
+        let failed = |e: std::io::Error| match e.kind() {
+            std::io::ErrorKind::StorageFull => no_room(),
+            _ => Stopped::Failed(Failure::source(format!("{} cannot be copied: {e}", shown(&self.original)))),
+        };
+        lock.execute_batch("BEGIN").map_err(|e| self.stopped(&e))?;
+        lock.query_row("SELECT count(*) FROM sqlite_master", [], |_| Ok(())).map_err(|e| self.stopped(&e))?;
+        let mut to = File::create(self.path()).map_err(failed)?;
+        let begun = Instant::now();
+        let whole = loop {
+            cancel.check().map_err(Stopped::Failed)?;
+            let copied = std::io::copy(&mut raw.take(CHUNK), &mut to).map_err(failed)?;
+            if copied == 0 {
+                break true;
+            }
+            events.event(Event::Done { table: String::new(), units: copied });
+            if begun.elapsed() > LONGEST_LOCK {
+                break false;
+            }
+        };
+        lock.execute_batch("ROLLBACK").map_err(|e| self.stopped(&e))?;
+        if !whole {
+            fs::remove_file(self.path()).map_err(failed)?;
+        }
+        Ok(whole)
     }
 
     /// Copies step by step. `Ok(false)`: it took too long.
@@ -157,9 +214,7 @@ impl Snapshot {
                 Failure::source(format!("{} stayed locked by a writer", shown(&self.original)))
                     .hint("run this again when the long write has ended, or stop the MLflow server"),
             ),
-            Some(ErrorCode::DiskFull) => Stopped::Failed(
-                Failure::target("no room left for the private copy").hint("name another folder with --work-dir"),
-            ),
+            Some(ErrorCode::DiskFull) => no_room(),
             _ => Stopped::Failed(source_failure(&self.original, error)),
         }
     }
@@ -244,6 +299,12 @@ impl Snapshot {
 enum Stopped {
     ReadOnly,
     Failed(Failure),
+}
+
+fn no_room() -> Stopped {
+    Stopped::Failed(
+        Failure::target("no room left for the private copy").hint("name another folder with --work-dir"),
+    )
 }
 
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {

@@ -1,0 +1,180 @@
+//! A stage is filled, indexed and read back as one flow: as soon as a table's rows are in, its indexes are built and its
+//! rows are read back for the verification, side by side and beside the loading of other tables.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::domain::ddl::{PostData, Statement};
+use crate::domain::digest::TableDigest;
+use crate::domain::failure::{Failure, Outcome};
+use crate::domain::table::Shape;
+use crate::engine::copy::{Work, check_rows, copy_part, digest_part, parts};
+use crate::engine::event::Event;
+use crate::engine::Part;
+use crate::engine::pool::{self, Weighed};
+use crate::store::open::OpenStore;
+use crate::store::postgres::connect::Postgres;
+use crate::store::postgres::source::PgSource;
+use crate::store::postgres::stage::Stage;
+
+/// Below this many threads a table is loaded by one of them: the server's session and this process work in parallel
+/// anyway, the rows arrive in the source's order, and they can be frozen.
+const THREADS_TO_SPLIT: usize = 4;
+
+/// What is moved into which stage.
+pub(super) struct Pipeline<'a> {
+    pub(super) store: &'a OpenStore,
+    pub(super) stage: &'a Stage<'a>,
+    pub(super) postgres: &'a Arc<Postgres>,
+    pub(super) shapes: &'a [Shape],
+    /// Rows of each table, as the source counts them.
+    pub(super) rows: &'a [u64],
+    pub(super) post: &'a PostData,
+    /// Whether rows are read back.
+    pub(super) verify: bool,
+    pub(super) work: &'a Work<'a>,
+}
+
+enum Task<'a> {
+    /// The source's own check for damage.
+    Check,
+    Load(usize, Part),
+    Index(&'a Statement),
+    ReadBack(usize, Part),
+}
+
+/// The state of one table.
+#[derive(Default)]
+struct Table {
+    loads_left: usize,
+    source: TableDigest,
+    target: TableDigest,
+}
+
+struct State {
+    tables: Vec<Table>,
+    loads_left: usize,
+}
+
+/// The digests of what was read from the source and, with verification, from the target.
+pub(super) struct Loaded {
+    pub(super) sources: Vec<TableDigest>,
+    pub(super) targets: Option<Vec<TableDigest>>,
+}
+
+impl Pipeline<'_> {
+    /// Runs the flow to its end.
+    ///
+    /// # Errors
+    /// Source: damaged, or a value that the target cannot hold. Target: the database failed. Interrupted.
+    pub(super) fn run(&self) -> Outcome<Loaded> {
+        let back = PgSource::of_stage(self.postgres.clone(), self.stage.name(), self.shapes.to_vec());
+        let mut tasks: Vec<Weighed<Task<'_>>> = vec![(0, Task::Check)];
+        let mut state = State { tables: Vec::new(), loads_left: 0 };
+        let total = self.rows.iter().sum();
+        self.work.events.event(Event::Phase { name: "copying rows", total: Some(total), unit: "rows" });
+        for (index, (shape, rows)) in self.shapes.iter().zip(self.rows).enumerate() {
+            let parts = match rows {
+                0 => Vec::new(),
+                _ if self.work.jobs < THREADS_TO_SPLIT => vec![Part::ALL],
+                rows => parts(self.store.source.as_ref(), shape, *rows)?,
+            };
+            if parts.is_empty() {
+                tasks.extend(self.indexes(shape, 0));
+            }
+            state.loads_left += parts.len();
+            state.tables.push(Table { loads_left: parts.len(), ..Table::default() });
+            tasks.extend(parts.into_iter().map(|part| (LOADS_FIRST + rows, Task::Load(index, part))));
+        }
+        if state.loads_left == 0 {
+            self.tell_second_phase();
+        }
+        let state = Mutex::new(state);
+        let lock = || -> MutexGuard<'_, State> { state.lock().unwrap_or_else(PoisonError::into_inner) };
+        pool::flow(self.work.jobs, tasks, self.work.cancel, |task| match task {
+            Task::Check => self.store.check(self.work.cancel).map(|()| Vec::new()),
+            Task::Load(index, part) => {
+                let (shape, rows) = self.table(index)?;
+                let digest = copy_part(self.store.source.as_ref(), self.stage, shape, part, self.work)?;
+                let mut state = lock();
+                state.loads_left -= 1;
+                let all_loaded = state.loads_left == 0;
+                let table = state.tables.get_mut(index).ok_or_else(lost)?;
+                table.source.add(digest);
+                table.loads_left -= 1;
+                let (ready, read) = (table.loads_left == 0, table.source.rows);
+                drop(state);
+                if all_loaded {
+                    self.tell_second_phase();
+                }
+                if ready { self.loaded(index, shape, rows, read, &back) } else { Ok(Vec::new()) }
+            }
+            Task::Index(statement) => {
+                self.stage.make(statement)?;
+                let rows = self.shapes.iter().zip(self.rows).find(|(s, _)| s.name == statement.table);
+                let units = rows.map_or(0, |(_, rows)| *rows);
+                self.work.events.event(Event::Done { table: statement.table.clone(), units });
+                Ok(Vec::new())
+            }
+            Task::ReadBack(index, part) => {
+                let (shape, _) = self.table(index)?;
+                let digest = digest_part(&back, shape, part, self.work).map_err(Failure::as_target)?;
+                if let Some(table) = lock().tables.get_mut(index) {
+                    table.target.add(digest);
+                }
+                Ok(Vec::new())
+            }
+        })?;
+        let state = state.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let targets = self.verify.then(|| state.tables.iter().map(|t| t.target).collect());
+        Ok(Loaded { sources: state.tables.iter().map(|t| t.source).collect(), targets })
+    }
+
+    fn table(&self, index: usize) -> Outcome<(&Shape, u64)> {
+        self.shapes.get(index).zip(self.rows.get(index).copied()).ok_or_else(lost)
+    }
+
+    /// What comes after the last load of a table.
+    fn loaded(
+        &self,
+        index: usize,
+        shape: &Shape,
+        rows: u64,
+        read: u64,
+        back: &PgSource,
+    ) -> Outcome<Vec<Weighed<Task<'_>>>> {
+        check_rows(self.store.source.as_ref(), shape, read, rows)?;
+        let mut tasks = self.indexes(shape, rows);
+        if self.verify {
+            let parts = parts(back, shape, rows).map_err(Failure::as_target)?;
+            tasks.extend(parts.into_iter().map(|part| (1, Task::ReadBack(index, part))));
+        }
+        Ok(tasks)
+    }
+
+    /// The indexes of a table, those with most columns first: they take longest.
+    fn indexes(&self, shape: &Shape, rows: u64) -> Vec<Weighed<Task<'_>>> {
+        let of_table = self.post.indexes.iter().filter(|i| i.table == shape.name);
+        of_table.map(|index| (rows.saturating_mul(index.columns).min(LOADS_FIRST - 1), Task::Index(index))).collect()
+    }
+
+    /// Each index goes over the rows of its table once, as reading back does.
+    fn tell_second_phase(&self) {
+        let mut times: BTreeMap<&str, u64> = BTreeMap::new();
+        for index in &self.post.indexes {
+            *times.entry(index.table.as_str()).or_default() += 1;
+        }
+        let passes = self.shapes.iter().zip(self.rows).map(|(shape, rows)| {
+            rows * (times.get(shape.name.as_str()).copied().unwrap_or(0) + u64::from(self.verify))
+        });
+        let name = if self.verify { "building indexes and verifying" } else { "building indexes" };
+        self.work.events.event(Event::Phase { name, total: Some(passes.sum()), unit: "rows" });
+    }
+}
+
+/// Weights above this are loads: nothing else is begun while a load waits.
+const LOADS_FIRST: u64 = 1 << 60;
+
+fn lost() -> Failure {
+    Failure::internal("a table of the plan was lost")
+}
