@@ -1,6 +1,7 @@
 //! Pure: no I/O, no clock, no command line. What MLflow's tables are, what a value is, what equality means.
 
 pub mod address;
+pub mod amend;
 pub mod catalogue;
 pub mod cell;
 pub mod consent;

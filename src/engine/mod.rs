@@ -1,6 +1,7 @@
 //! The engine: `copy` and `compare` over any source and sink. It knows the domain and the traits of this file, not
 //! what is behind them.
 
+pub mod amend;
 pub mod cancel;
 pub mod compare;
 pub mod copy;
@@ -73,12 +74,7 @@ pub trait RowSink: Sync {
     /// # Errors
     /// Source: a value that the target cannot hold, named with table, column and key. Target: the target failed.
     /// Else what `fill` failed with.
-    fn load(
-        &self,
-        shape: &Shape,
-        part: Part,
-        fill: &mut dyn FnMut(&mut dyn RowWriter) -> Outcome<()>,
-    ) -> Outcome<u64>;
+    fn load(&self, shape: &Shape, part: Part, fill: &mut dyn FnMut(&mut dyn RowWriter) -> Outcome<()>) -> Outcome<u64>;
 }
 
 /// Takes the rows of one load.

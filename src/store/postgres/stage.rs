@@ -139,13 +139,7 @@ impl<'a> Stage<'a> {
     ///
     /// # Errors
     /// As [`Stage::make`].
-    pub fn finish(
-        &self,
-        tables: &[Arc<TableDef>],
-        foreign: &[Shape],
-        post: &PostData,
-        work: &Work<'_>,
-    ) -> Outcome<()> {
+    pub fn finish(&self, tables: &[Arc<TableDef>], foreign: &[Shape], post: &PostData, work: &Work<'_>) -> Outcome<()> {
         let names = tables.iter().map(|t| t.name.as_str()).chain(foreign.iter().map(|s| s.name.as_str()));
         let statistics: Vec<Statement> = names
             .map(|table| Statement {
@@ -377,12 +371,7 @@ fn index_settings(jobs: usize) -> String {
 }
 
 impl RowSink for Stage<'_> {
-    fn load(
-        &self,
-        shape: &Shape,
-        part: Part,
-        fill: &mut dyn FnMut(&mut dyn RowWriter) -> Outcome<()>,
-    ) -> Outcome<u64> {
+    fn load(&self, shape: &Shape, part: Part, fill: &mut dyn FnMut(&mut dyn RowWriter) -> Outcome<()>) -> Outcome<u64> {
         let doing = format!("loading {}", shape.name);
         self.with(|client| {
             let failed = |e: postgres::Error| rows_failure(&doing, &e);

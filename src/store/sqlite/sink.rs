@@ -95,12 +95,7 @@ impl SqliteSink {
 }
 
 impl RowSink for SqliteSink {
-    fn load(
-        &self,
-        shape: &Shape,
-        _: Part,
-        fill: &mut dyn FnMut(&mut dyn RowWriter) -> Outcome<()>,
-    ) -> Outcome<u64> {
+    fn load(&self, shape: &Shape, _: Part, fill: &mut dyn FnMut(&mut dyn RowWriter) -> Outcome<()>) -> Outcome<u64> {
         let marks = vec!["?"; shape.columns.len()].join(", ");
         let sql = format!("INSERT INTO {} ({}) VALUES ({marks})", quote(&shape.name), quote_list(shape.column_names()));
         let mut writer = SqliteWriter { sink: self, sql, rows: 0 };

@@ -302,9 +302,7 @@ enum Stopped {
 }
 
 fn no_room() -> Stopped {
-    Stopped::Failed(
-        Failure::target("no room left for the private copy").hint("name another folder with --work-dir"),
-    )
+    Stopped::Failed(Failure::target("no room left for the private copy").hint("name another folder with --work-dir"))
 }
 
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
