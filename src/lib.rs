@@ -13,6 +13,7 @@
 //! | [`domain`] | pure: MLflow's schema by revision, values, digests, what a store is |
 //! | [`engine`] | copy and compare over any source and sink; cancelling; events |
 //! | [`store`] | SQLite and PostgreSQL as sources and sinks |
+//! | [`source`] | opening any of them for reading: what it is, and its rows |
 //! | [`migrate`] | the plan and the execution of a migration, its certificate |
 //! | [`demo`] | a sample store to try everything on |
 //! | [`state`] | what is remembered between runs: journals |
@@ -31,5 +32,6 @@ pub mod domain;
 pub mod engine;
 pub mod migrate;
 pub mod report;
+pub mod source;
 pub mod state;
 pub mod store;

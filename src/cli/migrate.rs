@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 
 #[derive(Subcommand)]
 pub(crate) enum Migrate {
@@ -15,6 +15,9 @@ pub(crate) enum Migrate {
     ///
     /// The result is the schema that MLflow itself makes at the source's revision: the same server runs on it at once,
     /// and a newer one upgrades it as usual.
+    ///
+    /// What PostgreSQL cannot hold is refused, all of it at once and before the target is touched, unless a policy below
+    /// says what to do about it.
     SqliteToPg(SqliteToPg),
     /// Compare any two stores, table by table and cell by cell
     ///
@@ -28,8 +31,25 @@ pub(crate) struct SqliteToPg {
     #[arg(long, value_name = "FILE")]
     pub(crate) source: String,
     /// The PostgreSQL database: postgresql://user:password@host/database; SQLAlchemy's forms are fine
-    #[arg(long, value_name = "URL")]
-    pub(crate) target: String,
+    #[arg(long, value_name = "URL", required_unless_present = "rehearse")]
+    pub(crate) target: Option<String>,
+    /// Do all of it on a private PostgreSQL that is thrown away, and tell what was found and how long it took
+    #[arg(long, conflicts_with_all = ["target", "replace", "certificate"])]
+    pub(crate) rehearse: bool,
+    #[command(flatten)]
+    pub(crate) publishing: Publishing,
+    /// Also copy a table that MLflow does not own, with its primary key; may be repeated
+    #[arg(long, value_name = "TABLE")]
+    pub(crate) include_table: Vec<String>,
+    #[command(flatten)]
+    pub(crate) misfits: Misfits,
+    #[command(flatten)]
+    pub(crate) amendments: Amendments,
+}
+
+/// How a target is filled.
+#[derive(Args)]
+pub(crate) struct Publishing {
     /// Move MLflow tables with data that are in the target into a schema mlops_replaced_<id>, where they stay
     #[arg(long)]
     pub(crate) replace: bool,
@@ -39,14 +59,46 @@ pub(crate) struct SqliteToPg {
     /// Do not read the target back before it is published
     #[arg(long)]
     pub(crate) no_verify: bool,
-    /// Also copy a table that MLflow does not own, with its primary key; may be repeated
-    #[arg(long, value_name = "TABLE")]
-    pub(crate) include_table: Vec<String>,
+}
+
+/// What to do about rows that PostgreSQL cannot hold.
+#[derive(Args)]
+pub(crate) struct Misfits {
+    /// Rows that PostgreSQL cannot hold: refuse the migration, or put them and all that refer to them aside into a file
+    /// of JSON lines and copy the rest (exit code 4)
+    #[arg(long, value_enum, default_value_t = BadRows::Refuse, help_heading = "Policies")]
+    pub(crate) bad_rows: BadRows,
+    /// The file for rows that are put aside [default: mlops-quarantine-<id>.jsonl in the current folder]
+    #[arg(long, value_name = "FILE", help_heading = "Policies")]
+    pub(crate) quarantine_file: Option<PathBuf>,
+    /// Make a VARCHAR column longer in the target where a value needs it
+    #[arg(long, help_heading = "Policies")]
+    pub(crate) widen: bool,
+}
+
+/// What changes in the rows on their way.
+#[derive(Args)]
+pub(crate) struct Amendments {
+    /// Give experiments whose ids PostgreSQL's integer cannot hold (those of former file stores have 18 digits) new small
+    /// ones, in every column, tag and JSON document that holds one; addresses stay
+    #[arg(long, help_heading = "Policies")]
+    pub(crate) remap_experiment_ids: bool,
+    /// Change artifact addresses that begin with FROM, in every column, tag and JSON document that holds one; may be
+    /// repeated, the longest prefix wins; --dry-run counts what there is
+    #[arg(long, value_name = "FROM=TO", help_heading = "Policies")]
+    pub(crate) rewrite_artifacts: Vec<String>,
+}
+
+/// What to do about bad rows.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum BadRows {
+    Refuse,
+    Quarantine,
 }
 
 #[derive(Args)]
 pub(crate) struct Verify {
-    /// One store: a SQLite file or a postgresql:// address
+    /// One store: a SQLite file, a postgresql:// address or an archive
     #[arg(long, value_name = "STORE")]
     pub(crate) source: String,
     /// The other store
@@ -55,4 +107,6 @@ pub(crate) struct Verify {
     /// Also compare a table that MLflow does not own; may be repeated
     #[arg(long, value_name = "TABLE")]
     pub(crate) include_table: Vec<String>,
+    #[command(flatten)]
+    pub(crate) amendments: Amendments,
 }

@@ -5,7 +5,7 @@ use crate::cli::db::Info;
 use crate::domain::failure::Failure;
 use crate::engine::copy::count;
 use crate::report::Result as Report;
-use crate::store::open::{OpenStore, Opening};
+use crate::source::{OpenStore, Opening};
 
 pub(super) fn info(context: &Context, arguments: Info) -> Result<u8, Ended> {
     let address = match &arguments.url {

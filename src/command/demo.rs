@@ -9,6 +9,7 @@ use crate::domain::address::{StoreAddress, shown};
 use crate::domain::failure::Failure;
 use crate::migrate::execute::{consent, execute};
 use crate::migrate::plan::{self, Request};
+use crate::migrate::policy::Policies;
 use crate::report::Result as Report;
 use crate::store::postgres::private::PrivateCluster;
 use crate::store::scratch::Scratch;
@@ -59,6 +60,8 @@ pub(super) fn run(context: &Context, arguments: Demo) -> Result<u8, Ended> {
             include: Vec::new(),
             replace: false,
             verify: true,
+            policies: Policies::default(),
+            survey: false,
         };
         let prepared = plan::prepare(&request, &work)?;
         let confirmed = consent(&prepared.plan, &context.consent())?;

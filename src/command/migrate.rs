@@ -5,30 +5,34 @@ use std::path::Path;
 use std::time::Instant;
 
 use super::{Context, Ended};
-use crate::cli::migrate::{SqliteToPg, Verify};
-use crate::domain::address::{StoreAddress, shown};
-use crate::domain::failure::{Failure, Outcome};
+use crate::cli::migrate::{Amendments, BadRows, Misfits, SqliteToPg, Verify};
+use crate::domain::address::{PgAddress, StoreAddress, shown};
+use crate::domain::amend::Rewrite;
+use crate::domain::failure::{Failure, Kind, Outcome};
 use crate::migrate::execute::{consent, execute};
-use crate::migrate::inspect::{inspect, refusal};
 use crate::migrate::outcome::Migrated;
+use crate::migrate::policy::Policies;
 use crate::migrate::{plan, verify};
 use crate::report::{self, Result as Report};
 use crate::state::{self, Journal};
+use crate::store::postgres::private::PrivateCluster;
 
 pub(super) fn sqlite_to_pg(context: &Context, arguments: SqliteToPg) -> Result<u8, Ended> {
     let begun = Instant::now();
     let source = context.settings.address(&arguments.source)?;
-    let target = context.settings.address(&arguments.target)?;
     if !matches!(source, StoreAddress::Sqlite(_)) {
         return Err(Failure::usage("--source is not a SQLite file")
             .hint("this command moves SQLite to PostgreSQL")
             .into());
     }
+    let policies = policies(context, Some(&arguments.misfits), &arguments.amendments)?;
+    let mut private = None;
+    let target = match &arguments.target {
+        Some(text) => context.settings.address(text)?,
+        None => StoreAddress::Postgres(Box::new(private_database(context, &mut private)?)),
+    };
     if !matches!(target, StoreAddress::Postgres(_)) {
         return Err(Failure::usage("--target is not a postgresql:// address").into());
-    }
-    if let Some(file) = &arguments.certificate {
-        check_certificate(file)?;
     }
     let request = plan::Request {
         id: context.id.clone(),
@@ -36,16 +40,46 @@ pub(super) fn sqlite_to_pg(context: &Context, arguments: SqliteToPg) -> Result<u
         target,
         work_dir: context.settings.work_dir(),
         include: unique(arguments.include_table),
-        replace: arguments.replace,
-        verify: !arguments.no_verify,
+        replace: arguments.publishing.replace,
+        verify: !arguments.publishing.no_verify,
+        policies,
+        survey: context.dry_run || arguments.rehearse,
     };
+    if arguments.rehearse {
+        return rehearse(context, &request, begun);
+    }
+    carry_out(context, &request, arguments.publishing.certificate.as_deref(), begun)
+}
+
+/// Starts a private PostgreSQL with an empty database.
+fn private_database(context: &Context, cluster: &mut Option<PrivateCluster>) -> Outcome<PgAddress> {
+    let programs = context.settings.postgres_programs().ok_or_else(|| {
+        Failure::configuration("PostgreSQL's programs are not installed here, and a rehearsal needs them")
+            .hint("install PostgreSQL (no server of it has to run), or give an empty --target database instead")
+    })?;
+    context.reporter.say("starting a private PostgreSQL, which is removed afterwards");
+    cluster.insert(PrivateCluster::start(&programs, &context.settings.work_dir())?).create_database("mlflow")
+}
+
+/// Plans, asks for consent where something there is changed, and does it.
+fn carry_out(
+    context: &Context,
+    request: &plan::Request,
+    certificate: Option<&Path>,
+    begun: Instant,
+) -> Result<u8, Ended> {
+    if let Some(file) = certificate {
+        check_certificate(file)?;
+    }
     let work = context.work();
-    let prepared = plan::prepare(&request, &work)?;
+    let prepared = plan::prepare(request, &work)?;
     if context.dry_run {
-        prepared.store.check(&context.cancel)?;
-        let findings = inspect(&prepared.store, &prepared.shapes, &work)?;
-        let exit = if findings.is_empty() { 0 } else { report::code(refusal("", &findings).kind) };
-        return context.finish(&Report::Plan(&prepared.plan, &findings), exit, &prepared.plan.notes);
+        let exit = match (prepared.findings.is_empty(), prepared.plan.applied.rows_aside()) {
+            (true, 0) => 0,
+            (true, _) => report::PARTIAL,
+            (false, _) => report::code(Kind::Source),
+        };
+        return context.finish(&Report::Plan(&prepared.plan, &prepared.findings), exit, &prepared.plan.notes);
     }
     let confirmed = consent(&prepared.plan, &context.consent())?;
     let (journal, mut warnings) = begin_journal(context, &prepared.plan.target.address)?;
@@ -54,7 +88,8 @@ pub(super) fn sqlite_to_pg(context: &Context, arguments: SqliteToPg) -> Result<u
             journal.close("done");
             warnings.append(&mut migrated.warnings);
             migrated.warnings = warnings.clone();
-            let exit = write_certificate(arguments.certificate.as_deref(), &migrated, context, &mut warnings);
+            let written = write_certificate(certificate, &migrated, context, &mut warnings);
+            let exit = if migrated.plan.applied.rows_aside() > 0 { report::PARTIAL } else { written };
             context.finish(&Report::Migrated(&migrated), exit, &warnings)
         }
         Err(failure) => {
@@ -62,6 +97,41 @@ pub(super) fn sqlite_to_pg(context: &Context, arguments: SqliteToPg) -> Result<u
             Err(Ended { failure, warnings })
         }
     }
+}
+
+/// The whole migration into a private PostgreSQL that goes away with this command.
+fn rehearse(context: &Context, request: &plan::Request, begun: Instant) -> Result<u8, Ended> {
+    let work = context.work();
+    let mut prepared = plan::prepare(request, &work)?;
+    // What rows would be put aside is told; the file itself belongs to the real run.
+    prepared.aside = None;
+    if !prepared.findings.is_empty() {
+        let exit = report::code(Kind::Source);
+        return context.finish(&Report::Plan(&prepared.plan, &prepared.findings), exit, &prepared.plan.notes);
+    }
+    let migrated = execute(prepared, None, begun, &work)?;
+    let exit = if migrated.plan.applied.rows_aside() > 0 { report::PARTIAL } else { 0 };
+    context.finish(&Report::Rehearsed(&migrated), exit, &migrated.warnings)
+}
+
+/// The policies that the arguments name.
+fn policies(context: &Context, misfits: Option<&Misfits>, amendments: &Amendments) -> Outcome<Policies> {
+    let rewrites = amendments.rewrite_artifacts.iter().map(|text| Rewrite::parse(text)).collect::<Outcome<_>>()?;
+    let mut policies =
+        Policies { rewrites, remap_experiment_ids: amendments.remap_experiment_ids, ..Policies::default() };
+    let Some(misfits) = misfits else { return Ok(policies) };
+    policies.widen = misfits.widen;
+    match (misfits.bad_rows, &misfits.quarantine_file) {
+        (BadRows::Refuse, None) => {}
+        (BadRows::Refuse, Some(_)) => {
+            return Err(Failure::usage("--quarantine-file means nothing without --bad-rows quarantine"));
+        }
+        (BadRows::Quarantine, file) => {
+            let default = || format!("mlops-quarantine-{}.jsonl", context.id).into();
+            policies.quarantine = Some(file.clone().unwrap_or_else(default));
+        }
+    }
+    Ok(policies)
 }
 
 /// A table that is named twice is meant once.
@@ -144,8 +214,9 @@ pub(super) fn verify(context: &Context, arguments: Verify) -> Result<u8, Ended> 
         target: context.settings.address(&arguments.target)?,
         work_dir: context.settings.work_dir(),
         include: unique(arguments.include_table),
+        policies: policies(context, None, &arguments.amendments)?,
     };
     let compared = context.cancel.explain(verify::verify(&request, &context.work()))?;
-    let exit = if compared.equal() { 0 } else { report::code(crate::domain::failure::Kind::Differs) };
+    let exit = if compared.equal() { 0 } else { report::code(Kind::Differs) };
     context.finish(&Report::Compared(&compared), exit, &compared.notes)
 }

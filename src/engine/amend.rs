@@ -1,6 +1,8 @@
 //! A source whose rows are changed on their way as an operator asked for. What is copied from it and what a target is
 //! compared with are thus the same rows.
 
+use std::sync::Arc;
+
 use crate::domain::amend::{Amendments, TableAmendments};
 use crate::domain::cell::Batch;
 use crate::domain::failure::Outcome;
@@ -9,13 +11,13 @@ use crate::engine::{Part, RowSource};
 
 /// Another source with amendments.
 pub struct Amended {
-    inner: Box<dyn RowSource>,
+    inner: Arc<dyn RowSource>,
     amendments: Amendments,
 }
 
 impl Amended {
     /// The rows of `inner`, amended.
-    pub fn new(inner: Box<dyn RowSource>, amendments: Amendments) -> Self {
+    pub fn new(inner: Arc<dyn RowSource>, amendments: Amendments) -> Self {
         Amended { inner, amendments }
     }
 }

@@ -34,7 +34,7 @@ impl Part {
 /// exactly once, in batches of bounded size, and in the order of the key where that costs nothing; it stops at the first error of `each` and returns that error. Memory
 /// does not grow with the table. A value is handed on as its column's type where that loses nothing, else as what
 /// the store holds.
-pub trait RowSource: Sync {
+pub trait RowSource: Send + Sync {
     /// The store's address for messages, without a secret.
     fn address(&self) -> String;
 

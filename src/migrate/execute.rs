@@ -12,11 +12,12 @@ use crate::engine::RowSource;
 use crate::engine::compare::{self, TableComparison, What};
 use crate::engine::copy::{Work, copy, count, digest};
 use crate::engine::event::Event;
-use crate::migrate::inspect::{inspect, refusal};
 use crate::migrate::outcome::{Migrated, MigratedTable};
 use crate::migrate::pipeline::{Loaded, Pipeline};
 use crate::migrate::plan::{Destination, Existing, Plan, Prepared};
-use crate::store::open::OpenStore;
+use crate::migrate::policy::AsideFile;
+use crate::migrate::survey::{refusal, survey};
+use crate::source::OpenStore;
 use crate::store::postgres::connect::Postgres;
 use crate::store::postgres::source::PgSource;
 use crate::store::postgres::stage::{Stage, recheck};
@@ -70,20 +71,24 @@ pub fn execute(
     work: &Work<'_>,
 ) -> Outcome<Migrated> {
     let clock = Clock::new(begun);
-    let Prepared { plan, store, shapes, destination } = prepared;
+    let Prepared { plan, store, shapes, destination, findings, aside } = prepared;
+    if !findings.is_empty() {
+        return Err(refusal(&store.address, &findings));
+    }
+    let surveyed = plan.applied.surveyed;
     let outcome = match destination {
-        Destination::Sqlite(path) => to_sqlite(plan, &store, &shapes, &path, clock, work),
+        Destination::Sqlite(path) => to_sqlite(plan, &store, &shapes, &path, aside, clock, work),
         Destination::Postgres { postgres, seen, place } => {
             let seen = (&seen, &place);
-            to_postgres(plan, &store, &shapes, &postgres, seen, confirmed, clock, work)
+            to_postgres(plan, &store, &shapes, &postgres, seen, confirmed, aside, clock, work)
         }
     };
     let outcome = work.cancel.explain(outcome);
     match outcome {
         // A value that does not fit, or a broken key: say all of them at once, not only the first.
-        Err(failure) if failure.kind == Kind::Source => {
+        Err(failure) if failure.kind == Kind::Source && !surveyed => {
             store.check(work.cancel)?;
-            let findings = inspect(&store, &shapes, work)?;
+            let findings = survey(&store, &shapes, work)?.findings;
             if findings.is_empty() { Err(failure) } else { Err(refusal(&store.address, &findings)) }
         }
         other => other,
@@ -98,6 +103,7 @@ fn to_postgres(
     postgres: &Arc<Postgres>,
     (seen, place): (&target::Target, &target::Place),
     confirmed: Option<&Confirmed>,
+    aside: Option<AsideFile>,
     mut clock: Clock,
     work: &Work<'_>,
 ) -> Outcome<Migrated> {
@@ -134,8 +140,11 @@ fn to_postgres(
         }
         Existing::Nothing | Existing::FreshServer(_) => None,
     };
+    // Rows that are put aside are safe before the others are seen.
+    aside.map_or(Ok(()), AsideFile::publish)?;
     stage.publish(seen, place, tables, &foreign, keep_in)?;
     clock.lap("publishing");
+    warnings.extend(outdated(store));
     Ok(migrated(plan, shapes, &sources, targets.as_deref(), clock, warnings))
 }
 
@@ -144,6 +153,7 @@ fn to_sqlite(
     store: &OpenStore,
     shapes: &[Shape],
     path: &Path,
+    aside: Option<AsideFile>,
     mut clock: Clock,
     work: &Work<'_>,
 ) -> Outcome<Migrated> {
@@ -163,10 +173,23 @@ fn to_sqlite(
         clock.lap("verification");
     }
     work.cancel.check()?;
+    aside.map_or(Ok(()), AsideFile::publish)?;
     sink.publish()?;
     clock.lap("publishing");
-    let warnings = plan.notes.clone();
+    let mut warnings = plan.notes.clone();
+    warnings.extend(outdated(store));
     Ok(migrated(plan, shapes, &sources, targets.as_deref(), clock, warnings))
+}
+
+/// A word on a source that was written to after its copy was taken.
+fn outdated(store: &OpenStore) -> Option<String> {
+    store.snapshot.as_ref().filter(|s| s.is_outdated()).map(|_| {
+        format!(
+            "{} was written to after its copy was taken; what was written since is not in the target: stop the server on \
+             it and migrate once more (--replace)",
+            store.address
+        )
+    })
 }
 
 /// Reads the target back and compares it with what was read from the source.

@@ -3,8 +3,9 @@
 //! A [`plan::Plan`] is made first and is a value; [`execute`] takes it. [`verify`] compares any two stores.
 
 pub mod execute;
-pub mod inspect;
 pub mod outcome;
 mod pipeline;
 pub mod plan;
+pub mod policy;
+pub mod survey;
 pub mod verify;

@@ -12,7 +12,7 @@ use crate::engine::Part;
 use crate::engine::copy::{Work, check_rows, copy_part, digest_part, parts};
 use crate::engine::event::Event;
 use crate::engine::pool::{self, Weighed};
-use crate::store::open::OpenStore;
+use crate::source::OpenStore;
 use crate::store::postgres::connect::Postgres;
 use crate::store::postgres::source::PgSource;
 use crate::store::postgres::stage::Stage;

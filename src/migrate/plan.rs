@@ -10,7 +10,9 @@ use crate::domain::ddl;
 use crate::domain::failure::{Failure, Outcome};
 use crate::domain::table::Shape;
 use crate::engine::copy::{Work, count};
-use crate::store::open::{OpenStore, Opening};
+use crate::migrate::policy::{self, Applied, AsideFile, Policies};
+use crate::migrate::survey::Finding;
+use crate::source::{OpenStore, Opening};
 use crate::store::postgres::connect::Postgres;
 use crate::store::postgres::target::{self, Contents, Place, REPLACED, Target};
 
@@ -30,6 +32,11 @@ pub struct Request {
     pub replace: bool,
     /// Whether the target is read back and compared before it is published.
     pub verify: bool,
+    /// What may be done about rows that do not fit, ids and addresses.
+    pub policies: Policies,
+    /// Whether the whole source is looked at for what does not fit, also without a policy. Else that comes to light, all
+    /// of it, when a value is met that does not fit.
+    pub survey: bool,
 }
 
 /// What will be done.
@@ -57,6 +64,8 @@ pub struct Plan {
     pub verify: bool,
     /// The role that will own the tables, for PostgreSQL.
     pub owner: Option<String>,
+    /// What the policies came to.
+    pub applied: Applied,
 }
 
 impl Plan {
@@ -100,6 +109,10 @@ pub struct Prepared {
     pub shapes: Vec<Shape>,
     /// The target.
     pub destination: Destination,
+    /// What keeps the plan from being carried out: all that PostgreSQL cannot hold and no policy takes care of.
+    pub findings: Vec<Finding>,
+    /// The rows that are put aside, written but without a name.
+    pub aside: Option<AsideFile>,
 }
 
 /// The target of a plan.
@@ -123,9 +136,8 @@ pub enum Destination {
 /// Source: unfit. Target: unreachable, not permitted. Refused: it holds data.
 pub fn prepare(request: &Request, work: &Work<'_>) -> Outcome<Prepared> {
     let opening = Opening { work_dir: &request.work_dir, id: &request.id, cancel: work.cancel, events: work.events };
-    let store = OpenStore::open(&request.source, &request.include, &opening)?;
-    let shapes = store.source.shapes().to_vec();
-    let rows = count(store.source.as_ref(), &shapes, work)?;
+    let mut store = OpenStore::open(&request.source, &request.include, &opening)?;
+    let mut shapes = store.source.shapes().to_vec();
     let mut plan = Plan {
         id: request.id.clone(),
         source: End {
@@ -142,12 +154,13 @@ pub fn prepare(request: &Request, work: &Work<'_>) -> Outcome<Prepared> {
         },
         revision: store.identity.revision_text(),
         revisions: revision_words(&store),
-        tables: shapes.iter().map(|s| s.name.clone()).zip(rows).collect(),
+        tables: Vec::new(),
         left_out: left_out(&store, &request.include),
         existing: Existing::Nothing,
         notes: store.notes.clone(),
         verify: request.verify,
         owner: None,
+        applied: Applied::default(),
     };
     let destination = match &request.target {
         StoreAddress::Sqlite(path) if path.exists() => {
@@ -157,7 +170,17 @@ pub fn prepare(request: &Request, work: &Work<'_>) -> Outcome<Prepared> {
         StoreAddress::Sqlite(path) => Destination::Sqlite(path.clone()),
         StoreAddress::Postgres(address) => postgres_destination(request, address, &store, &mut plan, work)?,
     };
-    Ok(Prepared { plan, store, shapes, destination })
+    let (mut findings, mut aside) = (Vec::new(), None);
+    if request.survey || request.policies.any() {
+        let for_postgres = matches!(destination, Destination::Postgres { .. });
+        let outcomes = policy::apply(&mut store, &mut shapes, &request.policies, for_postgres, work)?;
+        plan.notes.extend(outcomes.notes);
+        plan.applied = outcomes.applied;
+        (findings, aside) = (outcomes.findings, outcomes.aside);
+    }
+    let rows = count(store.source.as_ref(), &shapes, work)?;
+    plan.tables = shapes.iter().map(|s| s.name.clone()).zip(rows).collect();
+    Ok(Prepared { plan, store, shapes, destination, findings, aside })
 }
 
 /// The revisions of a store in words for documents: line and id.

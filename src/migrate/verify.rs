@@ -1,15 +1,18 @@
 //! `migrate verify`: are two stores equal, table by table and cell by cell.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::domain::address::StoreAddress;
 use crate::domain::failure::{Failure, Outcome};
 use crate::domain::table::Shape;
+use crate::engine::amend::Amended;
 use crate::engine::compare::{TableComparison, compare};
 use crate::engine::copy::Work;
 use crate::migrate::plan::{End, revision_words};
-use crate::store::open::{OpenStore, Opening};
+use crate::migrate::policy::{Policies, amendments};
+use crate::source::{OpenStore, Opening};
 
 /// What an operator asked for.
 pub struct Request {
@@ -23,6 +26,8 @@ pub struct Request {
     pub work_dir: PathBuf,
     /// Tables that MLflow does not own and that are to be compared as well.
     pub include: Vec<String>,
+    /// What was changed on the way from the one to the other: ids and addresses.
+    pub policies: Policies,
 }
 
 /// Two stores side by side.
@@ -61,7 +66,7 @@ impl Compared {
 pub fn verify(request: &Request, work: &Work<'_>) -> Outcome<Compared> {
     let begun = Instant::now();
     let opening = Opening { work_dir: &request.work_dir, id: &request.id, cancel: work.cancel, events: work.events };
-    let source = OpenStore::open(&request.source, &request.include, &opening)?;
+    let mut source = OpenStore::open(&request.source, &request.include, &opening)?;
     let target = OpenStore::open(&request.target, &request.include, &opening).map_err(Failure::as_target)?;
     if source.identity.revision_ids() != target.identity.revision_ids() {
         return Err(Failure::differs(format!(
@@ -74,6 +79,8 @@ pub fn verify(request: &Request, work: &Work<'_>) -> Outcome<Compared> {
         .hint("one of them was upgraded (a newer MLflow server does that on its start): compare before the upgrade"));
     }
     source.check(work.cancel)?;
+    let amendments = amendments(&source, &request.policies)?;
+    source.source = Arc::new(Amended::new(source.source.clone(), amendments));
     target.check(work.cancel).map_err(Failure::as_target)?;
     let shapes: Vec<Shape> = source.source.shapes().to_vec();
     let tables = compare(source.source.as_ref(), target.source.as_ref(), &shapes, work)?;

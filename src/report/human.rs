@@ -9,11 +9,12 @@ use crate::demo::Shown;
 use crate::domain::failure::Failure;
 use crate::engine::compare::TableComparison;
 use crate::migrate::execute::difference_lines;
-use crate::migrate::inspect::Finding;
 use crate::migrate::outcome::Migrated;
 use crate::migrate::plan::{End, Existing, Plan};
+use crate::migrate::policy::Applied;
+use crate::migrate::survey::{Finding, Overlong};
 use crate::migrate::verify::Compared;
-use crate::store::open::OpenStore;
+use crate::source::OpenStore;
 
 const BOLD: Style = Style::new().bold();
 const GOOD: Style = AnsiColor::Green.on_default().bold();
@@ -32,6 +33,7 @@ pub(super) fn text(result: &Result<'_>) -> String {
             let next = painted(BOLD, "Next:");
             format!("{}{next} {}\n", migrated_text(migrated), migrated.next_step())
         }
+        Result::Rehearsed(migrated) => rehearsed_text(migrated),
         Result::Compared(compared) => compared_text(compared),
         Result::Info(store, rows, bytes) => info_text(store, rows, bytes),
         Result::Settings(settings) => settings_text(settings),
@@ -78,6 +80,7 @@ fn plan_text(plan: &Plan, findings: &[Finding]) -> String {
     out.push_str(&format!("  revision  {}\n\n", plan.revision));
     out.push_str(&rows_table(&plan.tables));
     out.push_str(&left_out_text(&plan.left_out));
+    out.push_str(&applied_text(&plan.applied));
     let check = if plan.verify { "then verified before it is published" } else { "NOT verified" };
     out.push_str(&format!("\n{} rows would be copied, {check}.\n", grouped(plan.rows())));
     if !findings.is_empty() {
@@ -90,6 +93,67 @@ fn plan_text(plan: &Plan, findings: &[Finding]) -> String {
         }
     }
     out
+}
+
+/// What the policies came to, and which addresses there are.
+fn applied_text(applied: &Applied) -> String {
+    let mut out = String::new();
+    if !applied.addresses.is_empty() {
+        let rewriting = !applied.rewrites.is_empty();
+        let rows = applied
+            .addresses
+            .iter()
+            .map(|(form, (all, rewritten))| {
+                let mut row = vec![form.place.clone(), form.form.to_owned(), grouped(*all)];
+                row.extend(rewriting.then(|| grouped(*rewritten)));
+                row
+            })
+            .collect();
+        let mut titles = vec!["artifact addresses", "form", "rows"];
+        titles.extend(rewriting.then_some("rewritten"));
+        out.push_str(&format!("\n{}", table(&titles, rows, &[2, 3])));
+    }
+    for rewrite in &applied.rewrites {
+        out.push_str(&format!("Addresses that begin with {} begin with {} in the target.\n", rewrite.from, rewrite.to));
+    }
+    for widened in &applied.widened {
+        let Overlong { table, column, limit, longest, rows } = &widened.because;
+        out.push_str(&format!(
+            "Widened: {table}.{column} takes {} characters instead of {limit} ({rows} rows, the longest {longest}).\n",
+            widened.to
+        ));
+    }
+    if !applied.experiment_ids.is_empty() {
+        out.push_str("New experiment ids:\n");
+        for (old, new) in &applied.experiment_ids {
+            out.push_str(&format!("  {old} becomes {new}\n"));
+        }
+        let places: Vec<String> =
+            applied.ids.iter().map(|(place, rows)| format!("{place} {}", grouped(*rows))).collect();
+        out.push_str(&format!("  in {}\n", places.join(", ")));
+    }
+    if let Some(file) = &applied.quarantine {
+        let file = crate::domain::address::shown(file);
+        out.push_str(&format!(
+            "{}\n",
+            painted(
+                CARE,
+                &format!("{} rows are not copied but written whole into {file}:", grouped(applied.rows_aside()))
+            )
+        ));
+        for aside in &applied.aside {
+            out.push_str(&format!("  - {} of `{}`: {}\n", grouped(aside.rows), aside.table, aside.why));
+        }
+    }
+    out
+}
+
+fn rehearsed_text(migrated: &Migrated) -> String {
+    format!(
+        "{}{} the target was a private PostgreSQL that is gone again; the file is as it was. The real run needs --target.\n",
+        migrated_text(migrated),
+        painted(BOLD, "Rehearsal:")
+    )
 }
 
 /// Tables and rows, those without rows in one line.
@@ -126,6 +190,10 @@ fn migrated_text(migrated: &Migrated) -> String {
         out.push_str(&format!(" and {empty} tables without rows\n"));
     }
     out.push_str(&left_out_text(&plan.left_out));
+    // Which addresses there are was for the plan; what was done with them is for here.
+    let addresses = plan.applied.addresses.iter().filter(|(_, (_, rewritten))| *rewritten > 0);
+    let addresses = addresses.map(|(form, counts)| (form.clone(), *counts)).collect();
+    out.push_str(&applied_text(&Applied { addresses, ..plan.applied.clone() }));
     let phases: Vec<String> = migrated.phases.iter().map(|(name, took)| format!("{name} {}", seconds(*took))).collect();
     out.push_str(&format!(
         "\n{} rows in {} ({} rows/s): {}\n",

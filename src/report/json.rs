@@ -9,11 +9,12 @@ use crate::config::Setting;
 use crate::demo::Shown;
 use crate::domain::failure::Failure;
 use crate::engine::compare::{TableComparison, What};
-use crate::migrate::inspect::Finding;
 use crate::migrate::outcome::Migrated;
 use crate::migrate::plan::{End, Existing, Plan};
+use crate::migrate::policy::Applied;
+use crate::migrate::survey::Finding;
 use crate::migrate::verify::Compared;
-use crate::store::open::OpenStore;
+use crate::source::OpenStore;
 
 #[derive(Serialize)]
 struct Envelope<'a> {
@@ -71,6 +72,11 @@ fn value(result: &Result<'_>) -> Value {
             value
         }
         Result::Migrated(migrated) => migrated_value(migrated),
+        Result::Rehearsed(migrated) => {
+            let mut value = migrated_value(migrated);
+            merge(&mut value, json!({"rehearsal": true, "next": null}));
+            value
+        }
         Result::Compared(compared) => compared_value(compared),
         Result::Info(store, rows, bytes) => info_value(store, rows, bytes),
         Result::Settings(settings) => settings_value(settings),
@@ -109,13 +115,40 @@ fn plan_value(plan: &Plan) -> Value {
         "left_out": plan.left_out,
         "verify": plan.verify,
         "owner": plan.owner,
+        "policies": applied(&plan.applied),
+    })
+}
+
+/// What the policies came to. Ids are text: they have more digits than JavaScript keeps.
+fn applied(applied: &Applied) -> Value {
+    let widened = applied.widened.iter().map(|w| {
+        json!({
+            "table": w.because.table, "column": w.because.column, "from": w.because.limit, "to": w.to,
+            "longest": w.because.longest, "rows": w.because.rows,
+        })
+    });
+    let ids = applied.experiment_ids.iter().map(|(old, new)| json!({"old": old.to_string(), "new": new.to_string()}));
+    let addresses = applied.addresses.iter().map(
+        |(form, (all, rewritten))| json!({"place": form.place, "form": form.form, "rows": all, "rewritten": rewritten}),
+    );
+    let aside = applied.aside.iter().map(|a| json!({"table": a.table, "why": a.why, "rows": a.rows}));
+    json!({
+        "surveyed": applied.surveyed,
+        "widened": widened.collect::<Vec<_>>(),
+        "experiment_ids": ids.collect::<Vec<_>>(),
+        "experiment_id_places": applied.ids.iter().map(|(place, rows)| json!({"place": place, "rows": rows})).collect::<Vec<_>>(),
+        "rewrites": applied.rewrites.iter().map(|r| json!({"from": r.from, "to": r.to})).collect::<Vec<_>>(),
+        "addresses": addresses.collect::<Vec<_>>(),
+        "quarantine_file": applied.quarantine.as_ref().map(|f| f.display().to_string()),
+        "quarantined": aside.collect::<Vec<_>>(),
+        "quarantined_rows": applied.rows_aside(),
     })
 }
 
 fn finding(finding: &Finding) -> Value {
     json!({
         "table": finding.table, "column": finding.column, "what": finding.what,
-        "rows": finding.rows, "first": finding.first,
+        "rows": finding.rows, "first": finding.first, "advice": finding.advice,
     })
 }
 

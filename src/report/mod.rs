@@ -13,11 +13,11 @@ use crate::config::Setting;
 use crate::demo::Shown;
 use crate::domain::failure::Failure;
 use crate::engine::event::Events;
-use crate::migrate::inspect::Finding;
 use crate::migrate::outcome::Migrated;
 use crate::migrate::plan::Plan;
+use crate::migrate::survey::Finding;
 use crate::migrate::verify::Compared;
-use crate::store::open::OpenStore;
+use crate::source::OpenStore;
 
 pub use exit::{PARTIAL, code};
 pub use json::{CERTIFICATE, certificate};
@@ -50,6 +50,8 @@ pub enum Result<'a> {
     Plan(&'a Plan, &'a [Finding]),
     /// A migration.
     Migrated(&'a Migrated),
+    /// A migration into a private database that is gone again.
+    Rehearsed(&'a Migrated),
     /// A comparison.
     Compared(&'a Compared),
     /// A database, its tables with their rows, and with their bytes.

@@ -1,12 +1,9 @@
 //! What is in a SQLite database, as far as telling MLflow's tables from others needs it.
 
-use std::sync::Arc;
-
 use rusqlite::Connection;
 
 use super::snapshot::Snapshot;
 use super::{Explain, open_readonly};
-use crate::domain::catalogue::TableDef;
 use crate::domain::ddl::quote;
 use crate::domain::failure::Outcome;
 use crate::domain::identity::{Observed, ObservedColumn, ObservedTable};
@@ -83,38 +80,4 @@ pub fn table_bytes(snapshot: &Snapshot) -> Outcome<Vec<(String, u64)>> {
         rows.collect()
     };
     sizes().of_source(snapshot.original())
-}
-
-/// Rows whose foreign key refers to nothing: table, rowid, and the table referred to; at most `most` of them.
-///
-/// # Errors
-/// Source: SQLite could not read it.
-pub fn broken_references(snapshot: &Snapshot, most: usize) -> Outcome<Vec<(String, Option<i64>, String)>> {
-    let connection = open_readonly(&snapshot.path(), true).of_source(snapshot.original())?;
-    let look = || -> rusqlite::Result<Vec<_>> {
-        let mut statement = connection.prepare("PRAGMA foreign_key_check")?;
-        let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
-        rows.take(most).collect()
-    };
-    look().of_source(snapshot.original())
-}
-
-/// Rows that break a CHECK of the catalogue: table, expression, how many, and the rowid of the first.
-///
-/// # Errors
-/// Source: SQLite could not read it.
-pub fn broken_checks(snapshot: &Snapshot, tables: &[Arc<TableDef>]) -> Outcome<Vec<(String, String, u64, i64)>> {
-    let connection = open_readonly(&snapshot.path(), true).of_source(snapshot.original())?;
-    let mut broken = Vec::new();
-    for table in tables {
-        for (_, expression) in &table.postgres.checks {
-            let sql = format!("SELECT count(*), min(rowid) FROM {} WHERE NOT ({expression})", quote(&table.name));
-            let (rows, first): (i64, Option<i64>) =
-                connection.query_row(&sql, [], |row| Ok((row.get(0)?, row.get(1)?))).of_source(snapshot.original())?;
-            if let Some(first) = first {
-                broken.push((table.name.clone(), expression.clone(), rows.unsigned_abs(), first));
-            }
-        }
-    }
-    Ok(broken)
 }

@@ -1,9 +1,12 @@
 //! SQLite: a private snapshot of the operator's file, what is in it, its rows, and a new file as a sink.
 
 pub mod introspect;
+pub mod quarantine;
+pub mod rules;
 pub mod sink;
 pub mod snapshot;
 pub mod source;
+pub mod users;
 
 use std::fmt::Write as _;
 use std::os::unix::ffi::OsStrExt;

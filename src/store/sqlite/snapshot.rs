@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, ErrorCode};
 
+use super::users::users;
 use super::{Explain, open_readonly, source_failure};
 use crate::domain::address::shown;
 use crate::domain::failure::{Failure, Outcome};
@@ -32,6 +33,8 @@ pub struct Snapshot {
     pub notes: Vec<String>,
     /// Bytes of the copy.
     pub bytes: u64,
+    /// File and `-wal` as they were just before the copy.
+    before: Vec<Option<(u64, Option<SystemTime>)>>,
 }
 
 /// What lies beside the file.
@@ -56,7 +59,17 @@ impl Snapshot {
         check_room(work_dir, bytes + wal_bytes)?;
         tracing::info!(file = %original.display(), bytes, wal = wal_bytes, "taking a private copy");
         let folder = Scratch::new("mlops-snapshot-", work_dir)?;
-        let mut snapshot = Snapshot { folder, original: original.to_owned(), notes: Vec::new(), bytes };
+        let before = stamps(&watched(original));
+        let mut snapshot = Snapshot { folder, original: original.to_owned(), notes: Vec::new(), bytes, before };
+        let users = users(original);
+        if !users.is_empty() {
+            let users: Vec<String> = users.iter().take(5).map(|(id, name)| format!("{name} ({id})")).collect();
+            snapshot.notes.push(format!(
+                "{} is open in {}: a server that still runs on it; what it writes from now on is not in the copy, so stop it first",
+                shown(original),
+                users.join(", ")
+            ));
+        }
         events.event(Event::Phase { name: "taking a private copy", total: Some(bytes), unit: "bytes" });
         snapshot.fill(&beside, cancel, events)?;
         snapshot.settle()?;
@@ -66,6 +79,11 @@ impl Snapshot {
     /// The path of the copy. Nothing changes it any more, so it may be opened as immutable by many threads.
     pub fn path(&self) -> PathBuf {
         self.folder.path().join("store.db")
+    }
+
+    /// Whether the operator's file was written to since the copy was taken.
+    pub fn is_outdated(&self) -> bool {
+        stamps(&watched(&self.original)) != self.before
     }
 
     /// The operator's file.
@@ -237,15 +255,16 @@ impl Snapshot {
             ));
         }
         sidecars.push((self.original.clone(), target));
+        let watched: Vec<PathBuf> = sidecars.iter().map(|(from, _)| from.clone()).collect();
         for _ in 0..3 {
-            let before = stamps(&sidecars);
+            let before = stamps(&watched);
             for (from, to) in &sidecars {
                 fs::copy(from, to).map_err(|e| Failure::source(format!("{} cannot be copied: {e}", shown(from))))?;
             }
             let now = look_beside(&self.original)?;
             let same_files =
                 now.wal.is_some() == beside.wal.is_some() && now.journal.is_some() == beside.journal.is_some();
-            if stamps(&sidecars) == before && same_files {
+            if stamps(&watched) == before && same_files {
                 return Ok(());
             }
         }
@@ -311,8 +330,14 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-fn stamps(files: &[(PathBuf, PathBuf)]) -> Vec<Option<(u64, Option<SystemTime>)>> {
-    files.iter().map(|(from, _)| from.metadata().ok().map(|m| (m.len(), m.modified().ok()))).collect()
+/// Length and time of change of files.
+fn stamps(files: &[PathBuf]) -> Vec<Option<(u64, Option<SystemTime>)>> {
+    files.iter().map(|file| file.metadata().ok().map(|m| (m.len(), m.modified().ok()))).collect()
+}
+
+/// What tells that a database was written to.
+fn watched(original: &Path) -> Vec<PathBuf> {
+    vec![original.to_owned(), with_suffix(original, "-wal")]
 }
 
 fn look_beside(original: &Path) -> Outcome<Beside> {

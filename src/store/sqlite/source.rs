@@ -100,6 +100,31 @@ impl RowSource for SqliteSource {
     }
 
     fn read(&self, shape: &Shape, part: Part, each: &mut dyn FnMut(&Batch) -> Outcome<()>) -> Outcome<()> {
+        self.read_rows(shape, part, None, &mut |batch, _| each(batch))
+    }
+}
+
+impl SqliteSource {
+    /// As [`RowSource::read`], with the rowid of each row, and in the table's own order.
+    ///
+    /// # Errors
+    /// Source: SQLite could not read it. Else what `each` failed with.
+    pub fn read_numbered(
+        &self,
+        shape: &Shape,
+        part: Part,
+        each: &mut dyn FnMut(&Batch, &[i64]) -> Outcome<()>,
+    ) -> Outcome<()> {
+        self.read_rows(shape, part, Some(Vec::new()), each)
+    }
+
+    fn read_rows(
+        &self,
+        shape: &Shape,
+        part: Part,
+        mut numbers: Option<Vec<i64>>,
+        each: &mut dyn FnMut(&Batch, &[i64]) -> Outcome<()>,
+    ) -> Outcome<()> {
         let (mut filter, mut values) = only(shape);
         for (bound, word) in [(&part.from, ">="), (&part.to, "<")] {
             if let Some(bound) = bound {
@@ -107,9 +132,11 @@ impl RowSource for SqliteSource {
                 values.push(bound);
             }
         }
-        let mut sql = format!("SELECT {} FROM {}", quote_list(shape.column_names()), quote(&shape.name));
+        let number = if numbers.is_some() { ", rowid" } else { "" };
+        let mut sql = format!("SELECT {}{number} FROM {}", quote_list(shape.column_names()), quote(&shape.name));
         self.with(|connection| {
-            let index = if part == Part::ALL { key_index(connection, shape).of_source(&self.shown)? } else { None };
+            let ordered = part == Part::ALL && numbers.is_none();
+            let index = if ordered { key_index(connection, shape).of_source(&self.shown)? } else { None };
             if let Some(index) = index {
                 let key = quote_list(shape.key.iter().filter_map(|i| Some(shape.columns.get(*i)?.name.as_str())));
                 sql.push_str(&format!(" INDEXED BY {} WHERE {filter} ORDER BY {key}", quote(&index)));
@@ -124,12 +151,16 @@ impl RowSource for SqliteSource {
                 for (index, column) in shape.columns.iter().enumerate() {
                     push(&mut batch, column.kind, row.get_ref(index).of_source(&self.shown)?);
                 }
+                if let Some(numbers) = &mut numbers {
+                    numbers.push(row.get(shape.columns.len()).of_source(&self.shown)?);
+                }
                 if batch.is_full() {
-                    each(&batch)?;
+                    each(&batch, numbers.as_deref().unwrap_or_default())?;
                     batch.clear();
+                    numbers.iter_mut().for_each(Vec::clear);
                 }
             }
-            if batch.is_empty() { Ok(()) } else { each(&batch) }
+            if batch.is_empty() { Ok(()) } else { each(&batch, numbers.as_deref().unwrap_or_default()) }
         })
     }
 }

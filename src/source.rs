@@ -34,7 +34,7 @@ pub struct OpenStore {
     /// What an operator should know about it.
     pub notes: Vec<String>,
     /// Its rows, as of one moment.
-    pub source: Box<dyn RowSource>,
+    pub source: Arc<dyn RowSource>,
     /// Bytes of each table with its indexes, where that costs nothing.
     table_bytes: Vec<(String, u64)>,
     /// The private copy behind the source of a SQLite file.
@@ -125,7 +125,7 @@ fn open_sqlite(path: &Path, include: &[String], opening: &Opening<'_>) -> Outcom
         identity,
         observed,
         notes: snapshot.notes.clone(),
-        source: Box::new(source),
+        source: Arc::new(source),
         table_bytes: Vec::new(),
         snapshot: Some(snapshot),
     })
@@ -146,7 +146,7 @@ fn open_postgres(postgres: Arc<Postgres>, include: &[String]) -> Outcome<OpenSto
         identity,
         observed: details.observed,
         notes: Vec::new(),
-        source: Box::new(source),
+        source: Arc::new(source),
         table_bytes: details.table_bytes,
         snapshot: None,
     })

@@ -1,0 +1,280 @@
+//! Policies: what an operator allows to be done about what PostgreSQL cannot hold, and about ids and addresses that have
+//! to change on the way. Applied to an open store before anything is copied; what was done is told in the plan and in the
+//! certificate.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::domain::address::shown;
+use crate::domain::amend::{Amendments, ExperimentIds, Rewrite, small_ids};
+use crate::domain::catalogue::{Catalogue, TableDef};
+use crate::domain::cell::Cell;
+use crate::domain::failure::{Failure, Outcome};
+use crate::domain::table::Shape;
+use crate::engine::Part;
+use crate::engine::amend::Amended;
+use crate::engine::copy::Work;
+use crate::migrate::survey::{AddressForm, Finding, Overlong, Surveyor};
+use crate::source::OpenStore;
+use crate::store::sqlite::quarantine::{Aside, Quarantine};
+use crate::store::sqlite::source::SqliteSource;
+
+/// What an operator allows.
+#[derive(Debug, Clone, Default)]
+pub struct Policies {
+    /// Rows that PostgreSQL cannot hold are put aside, into this file.
+    pub quarantine: Option<PathBuf>,
+    /// Columns become longer in the target where values need it.
+    pub widen: bool,
+    /// Experiment ids that do not fit PostgreSQL's integer get new ones.
+    pub remap_experiment_ids: bool,
+    /// Prefixes of artifact addresses that change.
+    pub rewrites: Vec<Rewrite>,
+}
+
+impl Policies {
+    /// Whether there is any.
+    pub fn any(&self) -> bool {
+        self.quarantine.is_some() || self.widen || self.remap_experiment_ids || !self.rewrites.is_empty()
+    }
+}
+
+/// What the policies came to.
+#[derive(Debug, Clone, Default)]
+pub struct Applied {
+    /// Columns that are longer in the target.
+    pub widened: Vec<Widened>,
+    /// Old and new ids of experiments.
+    pub experiment_ids: ExperimentIds,
+    /// How many ids are changed in each place.
+    pub ids: BTreeMap<String, u64>,
+    /// Prefixes of addresses.
+    pub rewrites: Vec<Rewrite>,
+    /// Addresses of each form in each place, and how many of them are rewritten; empty where nobody looked.
+    pub addresses: BTreeMap<AddressForm, (u64, u64)>,
+    /// Rows that are put aside.
+    pub aside: Vec<Aside>,
+    /// The file that they are written to.
+    pub quarantine: Option<PathBuf>,
+    /// Whether the whole source was looked at.
+    pub surveyed: bool,
+}
+
+impl Applied {
+    /// Rows that are put aside.
+    pub fn rows_aside(&self) -> u64 {
+        self.aside.iter().map(|a| a.rows).sum()
+    }
+}
+
+/// A column that is longer in the target than MLflow makes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Widened {
+    /// What made it necessary.
+    pub because: Overlong,
+    /// Its limit in the target, in characters.
+    pub to: u32,
+}
+
+/// The file of rows that are put aside, before it has its name.
+pub struct AsideFile {
+    temporary: tempfile::NamedTempFile,
+    path: PathBuf,
+}
+
+impl AsideFile {
+    fn create(path: &Path) -> Outcome<AsideFile> {
+        if path.exists() {
+            return Err(Failure::refused(format!("{} is there already", shown(path)))
+                .hint("name another file with --quarantine-file"));
+        }
+        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let temporary = tempfile::NamedTempFile::new_in(folder)
+            .map_err(|e| Failure::target(format!("{} cannot be written: {e}", shown(path))))?;
+        Ok(AsideFile { temporary, path: path.to_owned() })
+    }
+
+    /// Gives the file its name, after it has reached the disk.
+    ///
+    /// # Errors
+    /// Target: the disk failed, or the name was taken meanwhile.
+    pub fn publish(self) -> Outcome<()> {
+        let failed = |e: std::io::Error| Failure::target(format!("{}: {e}", shown(&self.path)));
+        self.temporary.as_file().sync_all().map_err(failed)?;
+        self.temporary.persist_noclobber(&self.path).map_err(|e| failed(e.error))?;
+        let folder = self.path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        std::fs::File::open(folder).and_then(|f| f.sync_all()).map_err(failed)
+    }
+}
+
+/// What is left to be told and done after the policies were applied to a store.
+pub(super) struct Outcomes {
+    pub(super) applied: Applied,
+    /// What no policy takes care of.
+    pub(super) findings: Vec<Finding>,
+    pub(super) notes: Vec<String>,
+    pub(super) aside: Option<AsideFile>,
+}
+
+/// Surveys the store and applies the policies: its source then gives the rows as they are to be, its tables are as wide
+/// as the rows need.
+///
+/// # Errors
+/// Source: it cannot be read, or is damaged. Refused: the file for rows that are put aside is there. Target: no room.
+pub(super) fn apply(
+    store: &mut OpenStore,
+    shapes: &mut Vec<Shape>,
+    policies: &Policies,
+    for_postgres: bool,
+    work: &Work<'_>,
+) -> Outcome<Outcomes> {
+    store.check(work.cancel)?;
+    let amendments = amendments(store, policies)?;
+    let quarantine = match (&policies.quarantine, &store.snapshot) {
+        (Some(_), Some(snapshot)) if for_postgres => Some(Mutex::new(Quarantine::begin(snapshot)?)),
+        _ => None,
+    };
+    let surveyor = Surveyor {
+        store,
+        shapes,
+        amendments: &amendments,
+        for_postgres,
+        widen: policies.widen,
+        quarantine: quarantine.as_ref(),
+        work,
+    };
+    let survey = surveyor.run()?;
+    let mut applied = Applied {
+        experiment_ids: amendments.experiment_ids.clone(),
+        rewrites: amendments.rewrites().to_vec(),
+        ids: survey.ids,
+        addresses: survey.addresses,
+        surveyed: true,
+        ..Applied::default()
+    };
+    let mut findings = survey.findings;
+    let mut notes = Vec::new();
+    if policies.widen {
+        for overlong in survey.overlong {
+            let widened = widen(store, shapes, overlong);
+            notes.extend(narrowed_later(store, &widened));
+            applied.widened.push(widened);
+        }
+    }
+    let mut aside = None;
+    if let (Some(quarantine), Some(path)) = (quarantine, &policies.quarantine)
+        && !findings.is_empty()
+    {
+        let quarantine = quarantine.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let mut file = AsideFile::create(path)?;
+        applied.aside = put_aside(store, shapes, quarantine, &mut file)?;
+        applied.quarantine = Some(path.clone());
+        aside = Some(file);
+        findings.clear();
+    }
+    if !amendments.is_empty() {
+        store.source = Arc::new(Amended::new(store.source.clone(), amendments));
+    }
+    if !applied.experiment_ids.is_empty() {
+        notes.push(
+            "experiments have new ids: links to the old ones and a fixed MLFLOW_EXPERIMENT_ID must follow, and so must \
+             permissions in a basic-auth database of its own"
+                .to_owned(),
+        );
+    }
+    Ok(Outcomes { applied, findings, notes, aside })
+}
+
+/// What is changed in the rows of a store under these policies.
+///
+/// # Errors
+/// Source: its experiments cannot be read.
+pub(super) fn amendments(store: &OpenStore, policies: &Policies) -> Outcome<Amendments> {
+    let mut ids = Vec::new();
+    if policies.remap_experiment_ids
+        && let Some(shape) = store.source.shapes().iter().find(|s| s.name == "experiments")
+    {
+        let position = shape.columns.iter().position(|c| c.name == "experiment_id");
+        store.source.read(shape, Part::ALL, &mut |batch| {
+            ids.extend(batch.iter().filter_map(|row| match row.get(position?) {
+                Some(Cell::Int(id)) => Some(*id),
+                _ => None,
+            }));
+            Ok(())
+        })?;
+    }
+    Ok(Amendments::new(small_ids(ids), policies.rewrites.clone()))
+}
+
+/// Marks, writes and removes the rows that PostgreSQL cannot hold, in the private copy.
+fn put_aside(
+    store: &mut OpenStore,
+    shapes: &[Shape],
+    quarantine: Quarantine,
+    file: &mut AsideFile,
+) -> Outcome<Vec<Aside>> {
+    let Some(snapshot) = &store.snapshot else { return Ok(Vec::new()) };
+    let before = shapes.iter().map(|s| store.source.rows(s)).sum::<Outcome<u64>>()?;
+    // Connections that read the copy as a file that never changes must be gone before it does.
+    let renewed = || SqliteSource::new(snapshot.path(), snapshot.original().to_owned(), shapes.to_vec());
+    store.source = Arc::new(renewed());
+    quarantine.open_store()?;
+    quarantine.follow(&store.identity.tables)?;
+    let aside = quarantine.marked()?;
+    let mut out = std::io::BufWriter::new(&mut file.temporary);
+    quarantine.write(shapes, &mut out)?;
+    std::io::Write::flush(&mut out)
+        .map_err(|e| Failure::target(format!("the rows that are put aside cannot be written: {e}")))?;
+    drop(out);
+    quarantine.remove(shapes)?;
+    let after = shapes.iter().map(|s| store.source.rows(s)).sum::<Outcome<u64>>()?;
+    let rows: u64 = aside.iter().map(|a| a.rows).sum();
+    if after + rows != before {
+        return Err(Failure::internal(format!("of {before} rows {after} would be copied and {rows} put aside")));
+    }
+    Ok(aside)
+}
+
+/// Makes a column as wide as its longest value, rounded up.
+fn widen(store: &mut OpenStore, shapes: &mut [Shape], because: Overlong) -> Widened {
+    let to = because.longest.div_ceil(1000).saturating_mul(1000);
+    for table in store.identity.tables.iter_mut().filter(|t| t.name == because.table) {
+        let mut wide: TableDef = (**table).clone();
+        for column in wide.columns.iter_mut().filter(|c| c.name == because.column) {
+            column.postgres = format!("character varying({to})");
+        }
+        *table = Arc::new(wide);
+    }
+    for shape in shapes.iter_mut().filter(|s| s.name == because.table) {
+        let mut wide = (**shape).clone();
+        for column in wide.columns.iter_mut().filter(|c| c.name == because.column) {
+            column.max_chars = Some(to);
+        }
+        *shape = Arc::new(wide);
+    }
+    Widened { because, to }
+}
+
+/// A later revision that sets the column's length anew stops at longer values: MLflow's own upgrade would fail.
+fn narrowed_later(store: &OpenStore, widened: &Widened) -> Option<String> {
+    let Overlong { table, column, limit, longest, .. } = &widened.because;
+    let catalogue = Catalogue::embedded().ok()?;
+    let revision = store.identity.revisions.iter().find(|r| r.table(table).is_some())?;
+    let later = catalogue.history(revision.line).skip_while(|r| r.id != revision.id).skip(1);
+    let limit_at = |def: &Arc<TableDef>| def.columns.iter().find(|c| c.name == *column)?.max_chars();
+    let mut now = *limit;
+    for other in later {
+        let next = other.table(table).and_then(limit_at)?;
+        if next != now && next < *longest {
+            return Some(format!(
+                "`mlflow db upgrade` to revision {} ({}) makes `{table}.{column}` {next} characters long, which the \
+                 longest value here ({longest}) stops: to go that far, upgrade the SQLite file first and migrate it then",
+                other.id,
+                other.releases_text(),
+            ));
+        }
+        now = next;
+    }
+    None
+}

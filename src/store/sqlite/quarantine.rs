@@ -1,0 +1,205 @@
+//! Putting rows aside: those that PostgreSQL cannot hold, and with them those that refer to them. It is done in the
+//! private copy; the operator's file stays as it is. Each row is written whole into a file of JSON lines.
+
+use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rusqlite::config::DbConfig;
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, params};
+use serde_json::{Value, json};
+
+use super::Explain;
+use super::rules::{Rule, dangling, rules};
+use super::snapshot::Snapshot;
+use crate::domain::catalogue::TableDef;
+use crate::domain::ddl::quote;
+use crate::domain::failure::{Failure, Outcome};
+use crate::domain::table::Shape;
+
+/// The marks of rows that are put aside, in a database of their own beside the private copy.
+pub struct Quarantine {
+    connection: Connection,
+    store: PathBuf,
+    original: PathBuf,
+}
+
+/// Rows of one table that were put aside for one reason.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Aside {
+    /// The table.
+    pub table: String,
+    /// Why.
+    pub why: String,
+    /// How many.
+    pub rows: u64,
+}
+
+const MARKS: &str = "mlops_quarantine";
+/// A chain of references is no longer than there are tables; a circle would be a defect of the catalogue.
+const MOST_ROUNDS: usize = 100;
+
+impl Quarantine {
+    /// Begins with no row marked.
+    ///
+    /// # Errors
+    /// Target: the work folder is full.
+    pub fn begin(snapshot: &Snapshot) -> Outcome<Quarantine> {
+        let original = snapshot.original().to_owned();
+        let begin = || -> rusqlite::Result<Connection> {
+            let connection = Connection::open(snapshot.path().with_file_name("marks.db"))?;
+            connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
+            connection.execute_batch(&format!(
+                "PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA foreign_keys=OFF;
+                 CREATE TABLE {MARKS} (tbl TEXT, id INTEGER, why TEXT, PRIMARY KEY (tbl, id)) WITHOUT ROWID;"
+            ))?;
+            Ok(connection)
+        };
+        Ok(Quarantine { connection: begin().of_target(&original)?, store: snapshot.path(), original })
+    }
+
+    /// Opens the private copy for changes. From here no other connection to it may be open.
+    ///
+    /// # Errors
+    /// Source: SQLite could not open it.
+    pub fn open_store(&self) -> Outcome<()> {
+        let open = || -> rusqlite::Result<()> {
+            self.connection.execute("ATTACH ?1 AS store", [self.store.as_os_str().as_bytes()])?;
+            self.connection.execute_batch(
+                "PRAGMA store.journal_mode=OFF; PRAGMA store.synchronous=OFF; PRAGMA store.cache_size=-16384; BEGIN",
+            )
+        };
+        open().of_source(&self.original)
+    }
+
+    /// Marks one row by its rowid.
+    ///
+    /// # Errors
+    /// Target: the work folder is full.
+    pub fn mark(&self, table: &str, rowid: i64, why: &str) -> Outcome<()> {
+        let mark = || {
+            let sql = format!("INSERT OR IGNORE INTO {MARKS} VALUES (?1, ?2, ?3)");
+            self.connection.prepare_cached(&sql)?.execute(params![table, rowid, why])
+        };
+        mark().of_target(&self.original).map(|_| ())
+    }
+
+    /// Marks the rows that break a rule, and then, as often as needed, those that refer to a marked one.
+    ///
+    /// # Errors
+    /// Source: SQLite could not read it. Target: the work folder is full.
+    pub fn follow(&self, tables: &[Arc<TableDef>]) -> Outcome<()> {
+        let rules = rules(&self.connection, tables).of_source(&self.original)?;
+        for rule in &rules {
+            self.mark_where(rule, &rule.what, &rule.broken)?;
+        }
+        for _ in 0..MOST_ROUNDS {
+            let mut marked = 0;
+            for rule in &rules {
+                let Some(key) = &rule.reference else { continue };
+                let aside = format!(
+                    "p.rowid NOT IN (SELECT id FROM {MARKS} WHERE tbl = {})",
+                    crate::domain::ddl::literal(&key.table)
+                );
+                let what = format!("refers to a row of `{}` that was put aside", key.table);
+                marked += self.mark_where(rule, &what, &dangling(key, &aside))?;
+            }
+            if marked == 0 {
+                return Ok(());
+            }
+        }
+        Err(Failure::internal("references go round in a circle"))
+    }
+
+    fn mark_where(&self, rule: &Rule, what: &str, condition: &str) -> Outcome<usize> {
+        let sql = format!(
+            "INSERT OR IGNORE INTO {MARKS} SELECT ?1, t.rowid, ?2 FROM {} t WHERE {condition}",
+            quote(&rule.table)
+        );
+        self.connection.execute(&sql, params![rule.table, what]).of_target(&self.original)
+    }
+
+    /// What is marked, by table and reason.
+    ///
+    /// # Errors
+    /// Source: SQLite could not read it.
+    pub fn marked(&self) -> Outcome<Vec<Aside>> {
+        let look = || -> rusqlite::Result<Vec<Aside>> {
+            let sql = format!("SELECT tbl, why, count(*) FROM {MARKS} GROUP BY tbl, why ORDER BY tbl, count(*) DESC");
+            let mut statement = self.connection.prepare(&sql)?;
+            let rows = statement.query_map([], |row| {
+                Ok(Aside { table: row.get(0)?, why: row.get(1)?, rows: row.get::<_, i64>(2)?.unsigned_abs() })
+            })?;
+            rows.collect()
+        };
+        look().of_source(&self.original)
+    }
+
+    /// Writes each marked row as one line: table, rowid, reason, and the row with every column.
+    ///
+    /// # Errors
+    /// Source: SQLite could not read it. Target: the file could not be written.
+    pub fn write(&self, shapes: &[Shape], out: &mut dyn Write) -> Outcome<()> {
+        for shape in shapes {
+            let columns: Vec<String> = shape.column_names().map(|c| format!("t.{}", quote(c))).collect();
+            let sql = format!(
+                "SELECT m.id, m.why, {} FROM {MARKS} m JOIN {} t ON t.rowid = m.id WHERE m.tbl = ?1 ORDER BY m.id",
+                columns.join(", "),
+                quote(&shape.name)
+            );
+            let mut statement = self.connection.prepare(&sql).of_source(&self.original)?;
+            let mut rows = statement.query([&shape.name]).of_source(&self.original)?;
+            while let Some(row) = rows.next().of_source(&self.original)? {
+                let line = || -> rusqlite::Result<Value> {
+                    let mut values = serde_json::Map::new();
+                    for (index, name) in shape.column_names().enumerate() {
+                        values.insert(name.to_owned(), value(row.get_ref(index + 2)?));
+                    }
+                    let (id, why): (i64, String) = (row.get(0)?, row.get(1)?);
+                    Ok(json!({"table": shape.name, "rowid": id, "why": why, "row": values}))
+                };
+                let line = line().of_source(&self.original)?;
+                writeln!(out, "{line}")
+                    .map_err(|e| Failure::target(format!("the rows that are put aside cannot be written: {e}")))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the marked rows from the private copy.
+    ///
+    /// # Errors
+    /// Target: the work folder is full.
+    pub fn remove(self, shapes: &[Shape]) -> Outcome<()> {
+        let remove = || -> rusqlite::Result<()> {
+            for shape in shapes {
+                let sql = format!(
+                    "DELETE FROM {} WHERE rowid IN (SELECT id FROM {MARKS} WHERE tbl = ?1)",
+                    quote(&shape.name)
+                );
+                self.connection.execute(&sql, [&shape.name])?;
+            }
+            self.connection.execute_batch("COMMIT")
+        };
+        remove().of_target(&self.original)?;
+        self.connection.close().map_err(|(_, error)| error).of_target(&self.original)
+    }
+}
+
+/// A value of SQLite's as JSON that says all of it: blobs and text that is not UTF-8 in hexadecimal.
+fn value(value: ValueRef<'_>) -> Value {
+    let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
+    match value {
+        ValueRef::Null => Value::Null,
+        ValueRef::Integer(v) => v.into(),
+        ValueRef::Real(v) if v.is_finite() => v.into(),
+        ValueRef::Real(v) => json!({"float": v.to_string()}),
+        ValueRef::Text(v) => match std::str::from_utf8(v) {
+            Ok(text) => text.into(),
+            Err(_) => json!({"text": hex(v)}),
+        },
+        ValueRef::Blob(v) => json!({"blob": hex(v)}),
+    }
+}
