@@ -206,6 +206,8 @@ fn postgres_destination(
     let mut client = postgres.connect()?;
     let place = place(store, &request.include)?;
     let seen = target::look(&mut client, &place)?;
+    // Tables and indexes take about what the file has, and until the next checkpoint the log takes as much again.
+    target::check_room(&mut client, store.bytes.saturating_mul(2))?;
     if seen.lost_grants {
         plan.notes.push(
             "the tables that are replaced have grants or owners that the new ones will not have: grant them again"

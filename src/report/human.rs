@@ -208,7 +208,8 @@ fn migrated_text(migrated: &Migrated) -> String {
         ));
     }
     out.push_str(&if migrated.verified {
-        format!("{} every row was read back from the target and equals the source.\n", painted(GOOD, "Verified:"))
+        let which = if plan.applied.rows_aside() > 0 { "every row that was copied" } else { "every row" };
+        format!("{} {which} was read back from the target and equals the source.\n", painted(GOOD, "Verified:"))
     } else {
         format!(
             "{} the target was not read back; `mlops migrate verify` does it now.\n",

@@ -54,12 +54,12 @@ fn target_failure(doing: &str, error: &postgres::Error) -> Failure {
     }
 }
 
-/// A failure while rows are loaded or keys are built over them: SQLSTATE's classes 22 and 23 mean that the rows
-/// themselves are what PostgreSQL refuses.
+/// A failure while rows are loaded or keys are built over them: SQLSTATE's classes 22 and 23, and 54000 (a value too
+/// long for an index), mean that the rows themselves are what PostgreSQL refuses.
 fn rows_failure(doing: &str, error: &postgres::Error) -> Failure {
     let failure = target_failure(doing, error);
     match error.code() {
-        Some(code) if code.code().starts_with("22") || code.code().starts_with("23") => Failure {
+        Some(code) if code.code().starts_with("22") || code.code().starts_with("23") || code.code() == "54000" => Failure {
             kind: Kind::Source,
             hint: Some("the source holds rows that PostgreSQL's schema of MLflow refuses: mend them there".to_owned()),
             ..failure

@@ -148,6 +148,30 @@ pub fn look(client: &mut Client, place: &Place) -> Outcome<Target> {
     })
 }
 
+/// Is there room for `needed` bytes on the server's disk? Only where the server is on this machine and says where its
+/// data are; elsewhere nobody outside the server can tell.
+///
+/// # Errors
+/// Target: there is not.
+pub fn check_room(client: &mut Client, needed: u64) -> Outcome<()> {
+    let folder = client
+        .query_one("SELECT CASE WHEN inet_server_addr() IS NULL THEN current_setting('data_directory', true) END", &[])
+        .and_then(|row| row.try_get::<_, Option<String>>(0));
+    // A role without pg_read_all_settings may not see it.
+    let Ok(Some(folder)) = folder else { return Ok(()) };
+    let Ok(stat) = rustix::fs::statvfs(folder.as_str()) else { return Ok(()) };
+    let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+    if free >= needed {
+        return Ok(());
+    }
+    Err(Failure::target(format!(
+        "the disk of the database server has {} MiB free in {folder}, and the copy takes about {}",
+        free >> 20,
+        needed >> 20
+    ))
+    .hint("make room there first: a server whose disk is full stops for everybody"))
+}
+
 struct Ownership {
     /// The one other role that owns what is there, if this role may hand tables to it.
     owner: Option<String>,

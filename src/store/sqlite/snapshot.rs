@@ -247,6 +247,13 @@ impl Snapshot {
             sidecars.push((wal.clone(), with_suffix(&target, "-wal")));
             self.notes.push(format!("committed changes were still in {}; they are part of the copy", shown(wal)));
         }
+        if beside.wal_mode && beside.wal.is_none() {
+            self.notes.push(format!(
+                "{} is in WAL mode and has no -wal beside it: sound if the server ended well, but a file that was copied \
+                 without its -wal lacks its last changes",
+                shown(&self.original)
+            ));
+        }
         if let Some(journal) = &beside.journal {
             sidecars.push((journal.clone(), with_suffix(&target, "-journal")));
             self.notes.push(format!(
