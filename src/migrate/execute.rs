@@ -128,8 +128,8 @@ fn to_postgres(
         let back = PgSource::of_stage(postgres.clone(), stage.name(), shapes.to_vec());
         equal(store.source.as_ref(), &back, shapes, (&sources, targets), work)?;
     }
-    stage.finish(tables, &foreign, &post, work)?;
-    clock.lap("keys and statistics");
+    stage.finish(tables, &post, work)?;
+    clock.lap("keys");
     work.cancel.check()?;
     work.events.event(Event::Phase { name: "publishing", total: None, unit: "" });
     let keep_in = match &plan.existing {

@@ -39,7 +39,9 @@ enum Task<'a> {
     /// The source's own check for damage.
     Check,
     Load(usize, Part),
-    Index(&'a Statement),
+    Index(&'a Statement, usize),
+    /// Statistics, as soon as nothing is built over the table any more.
+    Statistics(usize),
     ReadBack(usize, Part),
 }
 
@@ -47,6 +49,7 @@ enum Task<'a> {
 #[derive(Default)]
 struct Table {
     loads_left: usize,
+    indexes_left: usize,
     source: TableDigest,
     target: TableDigest,
 }
@@ -79,11 +82,14 @@ impl Pipeline<'_> {
                 _ if self.work.jobs < THREADS_TO_SPLIT => vec![Part::ALL],
                 rows => parts(self.store.source.as_ref(), shape, *rows)?,
             };
+            let indexes = self.indexes(index, shape, *rows);
+            let mut table = Table { loads_left: parts.len(), indexes_left: indexes.len(), ..Table::default() };
             if parts.is_empty() {
-                tasks.extend(self.indexes(shape, 0));
+                table.indexes_left = indexes.len();
+                tasks.extend(indexes);
             }
             state.loads_left += parts.len();
-            state.tables.push(Table { loads_left: parts.len(), ..Table::default() });
+            state.tables.push(table);
             tasks.extend(parts.into_iter().map(|part| (LOADS_FIRST + rows, Task::Load(index, part))));
         }
         if state.loads_left == 0 {
@@ -109,11 +115,22 @@ impl Pipeline<'_> {
                 }
                 if ready { self.loaded(index, shape, rows, read, &back) } else { Ok(Vec::new()) }
             }
-            Task::Index(statement) => {
+            Task::Index(statement, index) => {
                 self.stage.make(statement)?;
-                let rows = self.shapes.iter().zip(self.rows).find(|(s, _)| s.name == statement.table);
-                let units = rows.map_or(0, |(_, rows)| *rows);
+                let (_, units) = self.table(index)?;
                 self.work.events.event(Event::Done { table: statement.table.clone(), units });
+                let mut state = lock();
+                let table = state.tables.get_mut(index).ok_or_else(lost)?;
+                table.indexes_left -= 1;
+                Ok(if table.indexes_left == 0 && units > 0 {
+                    vec![(units, Task::Statistics(index))]
+                } else {
+                    Vec::new()
+                })
+            }
+            Task::Statistics(index) => {
+                let (shape, _) = self.table(index)?;
+                self.stage.analyze(shape)?;
                 Ok(Vec::new())
             }
             Task::ReadBack(index, part) => {
@@ -144,7 +161,10 @@ impl Pipeline<'_> {
         back: &PgSource,
     ) -> Outcome<Vec<Weighed<Task<'_>>>> {
         check_rows(self.store.source.as_ref(), shape, read, rows)?;
-        let mut tasks = self.indexes(shape, rows);
+        let mut tasks = self.indexes(index, shape, rows);
+        if tasks.is_empty() {
+            tasks.push((rows, Task::Statistics(index)));
+        }
         if self.verify {
             let parts = parts(back, shape, rows).map_err(Failure::as_target)?;
             tasks.extend(parts.into_iter().map(|part| (1, Task::ReadBack(index, part))));
@@ -153,9 +173,10 @@ impl Pipeline<'_> {
     }
 
     /// The indexes of a table, those with most columns first: they take longest.
-    fn indexes(&self, shape: &Shape, rows: u64) -> Vec<Weighed<Task<'_>>> {
+    fn indexes(&self, table: usize, shape: &Shape, rows: u64) -> Vec<Weighed<Task<'_>>> {
         let of_table = self.post.indexes.iter().filter(|i| i.table == shape.name);
-        of_table.map(|index| (rows.saturating_mul(index.columns).min(LOADS_FIRST - 1), Task::Index(index))).collect()
+        let weight = |index: &Statement| rows.saturating_mul(index.columns).min(LOADS_FIRST - 1);
+        of_table.map(|index| (weight(index), Task::Index(index, table))).collect()
     }
 
     /// Each index goes over the rows of its table once, as reading back does.

@@ -59,11 +59,15 @@ fn target_failure(doing: &str, error: &postgres::Error) -> Failure {
 fn rows_failure(doing: &str, error: &postgres::Error) -> Failure {
     let failure = target_failure(doing, error);
     match error.code() {
-        Some(code) if code.code().starts_with("22") || code.code().starts_with("23") || code.code() == "54000" => Failure {
-            kind: Kind::Source,
-            hint: Some("the source holds rows that PostgreSQL's schema of MLflow refuses: mend them there".to_owned()),
-            ..failure
-        },
+        Some(code) if code.code().starts_with("22") || code.code().starts_with("23") || code.code() == "54000" => {
+            Failure {
+                kind: Kind::Source,
+                hint: Some(
+                    "the source holds rows that PostgreSQL's schema of MLflow refuses: mend them there".to_owned(),
+                ),
+                ..failure
+            }
+        }
         _ => failure,
     }
 }

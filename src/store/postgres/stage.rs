@@ -20,7 +20,7 @@ use crate::domain::table::{Shape, TableShape, Type};
 use crate::engine::compare::key_text;
 use crate::engine::copy::Work;
 use crate::engine::event::Event;
-use crate::engine::{Part, RowSink, RowWriter, pool};
+use crate::engine::{Part, RowSink, RowWriter};
 
 /// An unpublished copy of tables in the target database.
 pub struct Stage<'a> {
@@ -135,21 +135,25 @@ impl<'a> Stage<'a> {
         post
     }
 
-    /// Makes keys of the indexes, then foreign keys and triggers, sets the sequences and gathers statistics.
+    /// Gathers statistics of a table, so that the server plans well from its first query on.
+    ///
+    /// # Errors
+    /// Target: the database failed.
+    pub fn analyze(&self, shape: &Shape) -> Outcome<()> {
+        self.make(&Statement {
+            table: shape.name.clone(),
+            makes: "statistics".to_owned(),
+            sql: format!("ANALYZE {}", quote(&shape.name)),
+            columns: 0,
+        })
+    }
+
+    /// Makes keys of the indexes, then foreign keys and triggers, and sets the sequences.
     ///
     /// # Errors
     /// As [`Stage::make`].
-    pub fn finish(&self, tables: &[Arc<TableDef>], foreign: &[Shape], post: &PostData, work: &Work<'_>) -> Outcome<()> {
-        let names = tables.iter().map(|t| t.name.as_str()).chain(foreign.iter().map(|s| s.name.as_str()));
-        let statistics: Vec<Statement> = names
-            .map(|table| Statement {
-                table: table.to_owned(),
-                makes: "statistics".to_owned(),
-                sql: format!("ANALYZE {}", quote(table)),
-                columns: 0,
-            })
-            .collect();
-        let total = (post.keys.len() + post.foreign_keys.len() + post.triggers.len() + statistics.len()) as u64;
+    pub fn finish(&self, tables: &[Arc<TableDef>], post: &PostData, work: &Work<'_>) -> Outcome<()> {
+        let total = (post.keys.len() + post.foreign_keys.len() + post.triggers.len()) as u64;
         work.events.event(Event::Phase { name: "making keys", total: Some(total), unit: "steps" });
         let run = |statement: &Statement| {
             work.cancel.check()?;
@@ -159,8 +163,7 @@ impl<'a> Stage<'a> {
         };
         // Each of these locks the table it refers to, so side by side they would wait for one another.
         post.keys.iter().chain(&post.foreign_keys).chain(&post.triggers).try_for_each(run)?;
-        self.set_sequences(tables)?;
-        pool::run(work.jobs, statistics.iter().collect(), work.cancel, run).map(|_| ())
+        self.set_sequences(tables)
     }
 
     /// Each sequence goes on after the highest value of its column; on an empty table it begins at 1.
