@@ -20,7 +20,7 @@ pub struct Work<'a> {
 
 /// Rows per part: enough parts that all threads end at about the same time, few enough that a part's fixed cost is
 /// nothing.
-const ROWS_A_PART: u64 = 150_000;
+pub const ROWS_A_PART: u64 = 150_000;
 
 /// The number of rows of each table of a source.
 ///
