@@ -177,8 +177,7 @@ impl Decoder {
             };
             let field = line.get(start..end).unwrap_or_default();
             start = end + 1;
-            read(column.kind, field, batch, &mut self.scratch)
-                .map_err(|why| Malformed { column: Some(index), why })?;
+            read(column.kind, field, batch, &mut self.scratch).map_err(|why| Malformed { column: Some(index), why })?;
         }
         match columns.next() {
             None => Ok(()),
@@ -291,12 +290,7 @@ fn bytes(digits: &[u8], batch: &mut Batch, scratch: &mut Vec<u8>) -> Result<(), 
     Ok(())
 }
 
-fn text(
-    field: &[u8],
-    make: fn(Span) -> Cell,
-    batch: &mut Batch,
-    scratch: &mut Vec<u8>,
-) -> Result<(), &'static str> {
+fn text(field: &[u8], make: fn(Span) -> Cell, batch: &mut Batch, scratch: &mut Vec<u8>) -> Result<(), &'static str> {
     if !field.iter().fold(false, |any, byte| any | is_special(*byte)) {
         batch.push_bytes(make, field);
         return Ok(());
