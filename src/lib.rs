@@ -3,9 +3,10 @@
 //! ```text
 //! argv - cli - config - command: a plan (a value), then its execution, then a report
 //!
-//! RowSource --batches--> RowSink          an archive will be both
+//! RowSource --batches--> RowSink          an archive is a sink when it is written and a source when it is read
 //!   sqlite  \           / postgres
 //!   postgres - copy() -   sqlite          compare(a, b): any two sources
+//!   archive /           \ archive
 //! ```
 //!
 //! | room | what it is |
@@ -13,6 +14,7 @@
 //! | [`domain`] | pure: MLflow's schema by revision, values, digests, what a store is |
 //! | [`engine`] | copy and compare over any source and sink; cancelling; events |
 //! | [`store`] | SQLite and PostgreSQL as sources and sinks |
+//! | [`archive`] | the archive format, both directions |
 //! | [`source`] | opening any of them for reading: what it is, and its rows |
 //! | [`migrate`] | the plan and the execution of a migration, its certificate |
 //! | [`demo`] | a sample store to try everything on |
@@ -24,6 +26,10 @@
 //! Rules, held by `tests/architecture.rs`: `domain` touches no I/O; `engine` knows `domain` only; adapters do not know
 //! each other or a capability; only `report` prints; only `config` reads the environment.
 
+/// This program with its version, as documents name it.
+pub const TOOL: &str = concat!("mlops ", env!("CARGO_PKG_VERSION"));
+
+pub mod archive;
 pub mod cli;
 pub mod command;
 pub mod config;

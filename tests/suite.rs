@@ -16,8 +16,10 @@
 )]
 
 mod architecture;
+mod archives;
 mod catalogue;
 mod command_line;
+mod copy_text;
 mod corpus;
 mod faults;
 mod flows;

@@ -19,6 +19,18 @@ pub(crate) enum Migrate {
     /// What PostgreSQL cannot hold is refused, all of it at once and before the target is touched, unless a policy below
     /// says what to do about it.
     SqliteToPg(SqliteToPg),
+    /// Write a store into an archive: one file that any of them can be made of again
+    ///
+    /// A plain tar with MLflow's schema, the rows in PostgreSQL's COPY format compressed table by table, checksums of
+    /// everything, and a script: `tar xf ARCHIVE` and `psql -f restore.sql` bring the store back without this program.
+    /// A running server may go on writing: the archive is one moment. It is written under another name, read back and
+    /// compared with the source, and only then gets its name.
+    Export(Export),
+    /// Make a store of an archive, in PostgreSQL or SQLite
+    ///
+    /// All or nothing, verified before it is published, as in sqlite-to-pg. A damaged, unfinished or newer archive is
+    /// refused with exit code 11 before anything is written.
+    Import(Import),
     /// Compare any two stores, table by table and cell by cell
     ///
     /// Exit code 5 and the table, key and column of what differs, if anything does.
@@ -107,6 +119,56 @@ pub(crate) struct Verify {
     /// Also compare a table that MLflow does not own; may be repeated
     #[arg(long, value_name = "TABLE")]
     pub(crate) include_table: Vec<String>,
+    #[command(flatten)]
+    pub(crate) amendments: Amendments,
+}
+
+#[derive(Args)]
+pub(crate) struct Export {
+    /// The store: a SQLite file or a postgresql:// address [default: backend_store_uri of the settings]
+    #[arg(value_name = "SOURCE")]
+    pub(crate) source: Option<String>,
+    /// The archive, which must not be there yet; - is standard output
+    #[arg(long, value_name = "ARCHIVE")]
+    pub(crate) file: PathBuf,
+    /// How rows are compressed: gzip, which every machine unpacks, or zstd, which is smaller and faster
+    #[arg(long, value_enum, default_value_t = Compression::Gzip)]
+    pub(crate) compression: Compression,
+    /// Do not read the archive back before it gets its name
+    #[arg(long)]
+    pub(crate) no_verify: bool,
+    /// Write what was proven into this file, as JSON
+    #[arg(long, value_name = "FILE")]
+    pub(crate) certificate: Option<PathBuf>,
+    /// Also copy a table that MLflow does not own, with its primary key; may be repeated
+    #[arg(long, value_name = "TABLE")]
+    pub(crate) include_table: Vec<String>,
+    #[command(flatten)]
+    pub(crate) amendments: Amendments,
+}
+
+/// How rows are compressed.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Compression {
+    Gzip,
+    Zstd,
+}
+
+#[derive(Args)]
+pub(crate) struct Import {
+    /// The archive; - is standard input
+    #[arg(value_name = "ARCHIVE")]
+    pub(crate) archive: PathBuf,
+    /// The store to be made: a postgresql:// address, or a SQLite file that is not there yet
+    #[arg(long, value_name = "URL")]
+    pub(crate) target: String,
+    #[command(flatten)]
+    pub(crate) publishing: Publishing,
+    /// Also copy a table that MLflow does not own; may be repeated
+    #[arg(long, value_name = "TABLE")]
+    pub(crate) include_table: Vec<String>,
+    #[command(flatten)]
+    pub(crate) misfits: Misfits,
     #[command(flatten)]
     pub(crate) amendments: Amendments,
 }

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use super::migrate::request;
 use super::{Context, Ended};
 use crate::cli::demo::Demo;
 use crate::demo::{self, Size};
@@ -9,7 +10,6 @@ use crate::domain::address::{StoreAddress, shown};
 use crate::domain::failure::Failure;
 use crate::migrate::execute::{consent, execute};
 use crate::migrate::plan::{self, Request};
-use crate::migrate::policy::Policies;
 use crate::report::Result as Report;
 use crate::store::postgres::private::PrivateCluster;
 use crate::store::scratch::Scratch;
@@ -52,17 +52,7 @@ pub(super) fn run(context: &Context, arguments: Demo) -> Result<u8, Ended> {
             },
         };
         let begun = Instant::now();
-        let request = Request {
-            id: context.id.clone(),
-            source: StoreAddress::Sqlite(file),
-            target,
-            work_dir,
-            include: Vec::new(),
-            replace: false,
-            verify: true,
-            policies: Policies::default(),
-            survey: false,
-        };
+        let request = Request { target, ..request(context, StoreAddress::Sqlite(file)) };
         let prepared = plan::prepare(&request, &work)?;
         let confirmed = consent(&prepared.plan, &context.consent())?;
         shown_result.migrated = Some(execute(prepared, confirmed.as_ref(), begun, &work)?);

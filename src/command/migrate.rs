@@ -5,7 +5,8 @@ use std::path::Path;
 use std::time::Instant;
 
 use super::{Context, Ended};
-use crate::cli::migrate::{Amendments, BadRows, Misfits, SqliteToPg, Verify};
+use crate::archive::layout::Compression;
+use crate::cli::migrate::{self as cli, Amendments, BadRows, Export, Import, Misfits, SqliteToPg, Verify};
 use crate::domain::address::{PgAddress, StoreAddress, shown};
 use crate::domain::amend::Rewrite;
 use crate::domain::failure::{Failure, Kind, Outcome};
@@ -35,20 +36,72 @@ pub(super) fn sqlite_to_pg(context: &Context, arguments: SqliteToPg) -> Result<u
         return Err(Failure::usage("--target is not a postgresql:// address").into());
     }
     let request = plan::Request {
-        id: context.id.clone(),
-        source,
         target,
-        work_dir: context.settings.work_dir(),
         include: unique(arguments.include_table),
         replace: arguments.publishing.replace,
         verify: !arguments.publishing.no_verify,
         policies,
         survey: context.dry_run || arguments.rehearse,
+        ..request(context, source)
     };
     if arguments.rehearse {
         return rehearse(context, &request, begun);
     }
     carry_out(context, &request, arguments.publishing.certificate.as_deref(), begun)
+}
+
+pub(super) fn export(context: &Context, arguments: Export) -> Result<u8, Ended> {
+    let begun = Instant::now();
+    let source = match &arguments.source {
+        Some(text) => context.settings.address(text)?,
+        None => context.settings.backend_store_uri()?.ok_or_else(|| {
+            Failure::usage("which store?")
+                .hint("give its address, or set backend_store_uri in the configuration or MLFLOW_BACKEND_STORE_URI")
+        })?,
+    };
+    let request = plan::Request {
+        target: StoreAddress::Archive(arguments.file),
+        include: unique(arguments.include_table),
+        verify: !arguments.no_verify,
+        policies: policies(context, None, &arguments.amendments)?,
+        compression: match arguments.compression {
+            cli::Compression::Gzip => Compression::Gzip,
+            cli::Compression::Zstd => Compression::Zstd,
+        },
+        ..request(context, source)
+    };
+    carry_out(context, &request, arguments.certificate.as_deref(), begun)
+}
+
+pub(super) fn import(context: &Context, arguments: Import) -> Result<u8, Ended> {
+    let begun = Instant::now();
+    let request = plan::Request {
+        target: context.settings.address(&arguments.target)?,
+        include: unique(arguments.include_table),
+        replace: arguments.publishing.replace,
+        verify: !arguments.publishing.no_verify,
+        policies: policies(context, Some(&arguments.misfits), &arguments.amendments)?,
+        ..request(context, StoreAddress::Archive(arguments.archive))
+    };
+    carry_out(context, &request, arguments.publishing.certificate.as_deref(), begun)
+}
+
+/// A request with nothing asked for beyond the copy itself.
+pub(super) fn request(context: &Context, source: StoreAddress) -> plan::Request {
+    plan::Request {
+        id: context.id.clone(),
+        started: report::time(context.reporter.started),
+        // To be named by the caller.
+        target: StoreAddress::Archive("-".into()),
+        source,
+        work_dir: context.settings.work_dir(),
+        include: Vec::new(),
+        replace: false,
+        verify: true,
+        policies: Policies::default(),
+        compression: Compression::default(),
+        survey: context.dry_run,
+    }
 }
 
 /// Starts a private PostgreSQL with an empty database.

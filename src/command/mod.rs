@@ -69,20 +69,24 @@ pub fn run() -> u8 {
     };
     let started = jiff::Timestamp::now();
     let command = name(&cli.command);
+    let aside = matches!(&cli.command, Command::Migrate(Migrate::Export(export)) if export.file.as_os_str() == "-");
     let plain = Reporter {
         format: if matches!(cli.global.output, Some(crate::cli::Output::Json)) { Format::Json } else { Format::Table },
         quiet: cli.global.quiet,
         command,
         started,
+        aside,
     };
     report::set_color(&cli.global.color.map_or_else(String::new, word));
     report::set_logging(cli.global.verbose);
-    let context = match context(cli.global, command, started) {
+    let context = match context(cli.global, command, started, aside) {
         Ok(context) => context,
         Err(failure) => return plain.failure(&failure, &[]),
     };
     let outcome = match cli.command {
         Command::Migrate(Migrate::SqliteToPg(arguments)) => migrate::sqlite_to_pg(&context, arguments),
+        Command::Migrate(Migrate::Export(arguments)) => migrate::export(&context, arguments),
+        Command::Migrate(Migrate::Import(arguments)) => migrate::import(&context, arguments),
         Command::Migrate(Migrate::Verify(arguments)) => migrate::verify(&context, arguments),
         Command::Db(crate::cli::db::Db::Info(arguments)) => db::info(&context, arguments),
         Command::Demo(arguments) => demo::run(&context, arguments),
@@ -115,6 +119,8 @@ impl From<Failure> for Ended {
 fn name(command: &Command) -> &'static str {
     match command {
         Command::Migrate(Migrate::SqliteToPg(_)) => "migrate.sqlite-to-pg",
+        Command::Migrate(Migrate::Export(_)) => "migrate.export",
+        Command::Migrate(Migrate::Import(_)) => "migrate.import",
         Command::Migrate(Migrate::Verify(_)) => "migrate.verify",
         Command::Db(crate::cli::db::Db::Info(_)) => "db.info",
         Command::Demo(_) => "demo",
@@ -144,7 +150,7 @@ fn flags(global: &Global) -> Flags {
     Flags { file: global.config.clone(), profile: global.profile.clone(), values }
 }
 
-fn context(global: Global, command: &'static str, started: jiff::Timestamp) -> Outcome<Context> {
+fn context(global: Global, command: &'static str, started: jiff::Timestamp, aside: bool) -> Outcome<Context> {
     let settings = Settings::resolve(&flags(&global), Environment::of_process())?;
     let format = settings.word("output", &[("table", Format::Table), ("json", Format::Json)])?;
     let color = settings.word("color", &[("auto", "auto"), ("always", "always"), ("never", "never")])?;
@@ -159,7 +165,7 @@ fn context(global: Global, command: &'static str, started: jiff::Timestamp) -> O
     interrupt::listen(&cancel)?;
     Ok(Context {
         jobs: settings.jobs()?,
-        reporter: Reporter { format, quiet: global.quiet, command, started },
+        reporter: Reporter { format, quiet: global.quiet, command, started, aside },
         events: report::progress(progress, global.quiet),
         settings,
         cancel,

@@ -16,6 +16,8 @@ pub enum StoreAddress {
     Sqlite(PathBuf),
     /// A PostgreSQL database.
     Postgres(Box<PgAddress>),
+    /// An archive; `-` is the pipe.
+    Archive(PathBuf),
 }
 
 /// The parts of a `postgresql://` address. What is `None` or empty is filled from libpq's environment variables.
@@ -70,6 +72,7 @@ impl StoreAddress {
         match self {
             StoreAddress::Sqlite(_) => "sqlite",
             StoreAddress::Postgres(_) => "postgresql",
+            StoreAddress::Archive(_) => "archive",
         }
     }
 }
@@ -252,6 +255,8 @@ impl fmt::Display for StoreAddress {
         match self {
             StoreAddress::Sqlite(path) => write!(f, "{}", shown(path)),
             StoreAddress::Postgres(address) => address.fmt(f),
+            StoreAddress::Archive(path) if path.as_os_str() == "-" => f.write_str("the pipe"),
+            StoreAddress::Archive(path) => write!(f, "{}", shown(path)),
         }
     }
 }
@@ -270,7 +275,7 @@ mod tests {
     fn pg(text: &str) -> PgAddress {
         match StoreAddress::parse(text).expect(text) {
             StoreAddress::Postgres(address) => *address,
-            StoreAddress::Sqlite(path) => panic!("{text} became the file {path:?}"),
+            other => panic!("{text} became {other:?}"),
         }
     }
 

@@ -3,7 +3,8 @@
 
 use std::sync::Arc;
 
-use crate::domain::catalogue::{ForeignKey, Index, Key, Sequence, TableDef};
+use crate::domain::catalogue::{ColumnDef, ForeignKey, Index, Key, Sequence, TableDef};
+use crate::domain::table::{Column, TableShape, Type};
 
 /// The one place that quotes an identifier, for SQLite and PostgreSQL alike.
 pub fn quote(identifier: &str) -> String {
@@ -51,6 +52,46 @@ pub fn create_table(table: &TableDef) -> String {
         parts.push(format!("CONSTRAINT {} CHECK ({expression})", quote(name)));
     }
     format!("CREATE TABLE {} (\n  {}\n)", quote(&table.name), parts.join(",\n  "))
+}
+
+/// CREATE TABLE of a table that MLflow does not own, as far as its shape tells; without its primary key.
+pub fn create_foreign_table(shape: &TableShape) -> String {
+    let column = |c: &Column| {
+        let kind = match c.kind {
+            Type::Int4 => "integer",
+            Type::Int8 => "bigint",
+            Type::Float => "double precision",
+            Type::Bool => "boolean",
+            Type::Text => "text",
+            Type::Json => "json",
+            Type::Bytes => "bytea",
+            Type::Date => "date",
+        };
+        format!("{} {kind}{}", quote(&c.name), if c.not_null { " NOT NULL" } else { "" })
+    };
+    let columns: Vec<String> = shape.columns.iter().map(column).collect();
+    format!("CREATE TABLE {} (\n  {}\n)", quote(&shape.name), columns.join(",\n  "))
+}
+
+/// The primary key of a table that MLflow does not own; `None` where it has none.
+pub fn add_foreign_table_key(shape: &TableShape) -> Option<String> {
+    let columns = shape.key.iter().filter_map(|i| shape.columns.get(*i)).map(|c| c.name.as_str());
+    let key = quote_list(columns);
+    (!key.is_empty()).then(|| format!("ALTER TABLE {} ADD PRIMARY KEY ({key})", quote(&shape.name)))
+}
+
+/// Lets each sequence of a table go on after the highest value of its column; on an empty table it begins at 1.
+pub fn set_sequences(table: &TableDef) -> Vec<String> {
+    let sequences = table.columns.iter().filter_map(|c| Some((c, c.sequence.as_ref()?)));
+    let set = |(column, sequence): (&ColumnDef, &Sequence)| {
+        let column = quote(&column.name);
+        format!(
+            "SELECT setval({}::regclass, greatest(coalesce(max({column}), 0), 1), coalesce(max({column}), 0) >= 1) FROM {}",
+            literal(&quote(sequence.name())),
+            quote(&table.name)
+        )
+    };
+    sequences.map(set).collect()
 }
 
 /// A statement that comes after the rows, and the table it works on.

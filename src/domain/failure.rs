@@ -27,6 +27,8 @@ pub enum Kind {
     Refused,
     /// Another mlops works on the same thing.
     Locked,
+    /// An archive or a backup that is damaged, unfinished, or of a newer format than this program reads.
+    Damaged,
     /// SIGINT or SIGTERM, with the signal's number.
     Interrupted(i32),
 }
@@ -44,6 +46,7 @@ impl Kind {
             Kind::Unreachable => "unreachable",
             Kind::Refused => "refused",
             Kind::Locked => "locked",
+            Kind::Damaged => "damaged",
             Kind::Interrupted(_) => "interrupted",
         }
     }
@@ -127,6 +130,8 @@ constructor! {
     refused => Refused;
     /// Another mlops holds the lock.
     locked => Locked;
+    /// An archive is damaged, unfinished or too new.
+    damaged => Damaged;
 }
 
 impl fmt::Display for Failure {

@@ -163,6 +163,65 @@ pub fn identify(observed: &Observed, catalogue: &'static Catalogue) -> Outcome<I
     Ok(identity)
 }
 
+/// What an archive says that it holds, as an identity: its revisions as the catalogue knows them, and its tables with
+/// the columns that these have.
+///
+/// # Errors
+/// Damaged: a revision that this program does not know, or tables that are not those of the revision.
+pub fn archived(
+    revisions: &[(Line, String)],
+    tables: &[(Shape, bool)],
+    catalogue: &'static Catalogue,
+) -> Outcome<Identity> {
+    let mut known: Vec<&'static Revision> = Vec::new();
+    for (line, id) in revisions {
+        let revision = catalogue.revision(*line, id).ok_or_else(|| {
+            Failure::damaged(format!("the {} revision `{id}` is not one that this mlops knows", line.word()))
+                .hint("a newer mlops wrote this archive: use that")
+        })?;
+        known.push(revision);
+    }
+    let mut identity = Identity {
+        revisions: known,
+        tables: Vec::new(),
+        shapes: Vec::new(),
+        foreign: Vec::new(),
+        foreign_versions: Vec::new(),
+        others: Vec::new(),
+    };
+    for (stored, foreign) in tables {
+        if *foreign {
+            identity.foreign.push(stored.name.clone());
+            continue;
+        }
+        let table = identity.revisions.iter().find_map(|revision| match revision.table(&stored.name) {
+            Some(table) => Some(table.clone()),
+            None if revision.version_tables.contains(&stored.name) => {
+                let version = revision.tables.iter().find(|t| revision.version_tables.contains(&t.name))?;
+                Some(Arc::new(renamed(version, &stored.name)))
+            }
+            None => None,
+        });
+        let table = table.filter(|table| {
+            let shape = table.shape();
+            let of = |shape: &TableShape| shape.columns.iter().map(|c| (c.name.clone(), c.kind)).collect::<Vec<_>>();
+            of(&shape) == of(stored)
+        });
+        let table = table
+            .ok_or_else(|| Failure::damaged(format!("its table `{}` is not that of its revision", stored.name)))?;
+        identity.shapes.push(Arc::new(table.shape()));
+        identity.tables.push(table);
+    }
+    let wanted: usize = identity.revisions.iter().map(|r| r.tables.len()).sum();
+    if wanted != identity.tables.len() {
+        return Err(Failure::damaged(format!(
+            "it holds {} of the {wanted} tables of its revision",
+            identity.tables.len()
+        )));
+    }
+    Ok(identity)
+}
+
 /// The revision that `value` in `table` means. Ids of the two lines overlap, so the tables decide: a revision's line
 /// is taken only where that line's own main table is there.
 fn revision_of(

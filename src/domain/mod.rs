@@ -6,6 +6,7 @@ pub mod catalogue;
 pub mod cell;
 pub mod consent;
 pub mod copy_codec;
+pub mod copy_text;
 pub mod ddl;
 pub mod digest;
 pub mod failure;

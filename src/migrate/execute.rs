@@ -4,6 +4,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::archive::about::About;
+use crate::archive::layout::Compression;
+use crate::archive::manifest::TableRecord;
+use crate::archive::output::Destination as Output;
+use crate::archive::reader::ArchiveSource;
+use crate::archive::writer::{ArchiveSink, Options};
 use crate::domain::consent::{Confirmed, Consent};
 use crate::domain::digest::TableDigest;
 use crate::domain::failure::{Failure, Kind, Outcome};
@@ -76,7 +82,9 @@ pub fn execute(
         return Err(refusal(&store.address, &findings));
     }
     let surveyed = plan.applied.surveyed;
+    let compression = plan.compression;
     let outcome = match destination {
+        Destination::Archive(path) => to_archive(plan, &store, &shapes, &path, compression, clock, work),
         Destination::Sqlite(path) => to_sqlite(plan, &store, &shapes, &path, aside, clock, work),
         Destination::Postgres { postgres, seen, place } => {
             let seen = (&seen, &place);
@@ -123,6 +131,7 @@ fn to_postgres(
     let verify = plan.verify;
     let pipeline = Pipeline { store, stage: &stage, postgres, shapes, rows: &rows, post: &post, verify, work };
     let Loaded { sources, targets } = pipeline.run()?;
+    store.prove(&sources)?;
     clock.lap(if verify { "copy, indexes and verification" } else { "copy and indexes" });
     if let Some(targets) = &targets {
         let back = PgSource::of_stage(postgres.clone(), stage.name(), shapes.to_vec());
@@ -144,8 +153,80 @@ fn to_postgres(
     aside.map_or(Ok(()), AsideFile::publish)?;
     stage.publish(seen, place, tables, &foreign, keep_in)?;
     clock.lap("publishing");
-    warnings.extend(outdated(store));
+    warnings.extend(outdated(store, &plan));
     Ok(migrated(plan, shapes, &sources, targets.as_deref(), clock, warnings))
+}
+
+fn to_archive(
+    mut plan: Plan,
+    store: &OpenStore,
+    shapes: &[Shape],
+    path: &Path,
+    compression: Compression,
+    mut clock: Clock,
+    work: &Work<'_>,
+) -> Outcome<Migrated> {
+    store.check(work.cancel)?;
+    let about = About {
+        tool: crate::TOOL.to_owned(),
+        started: plan.started.clone(),
+        engine: store.engine.to_owned(),
+        version: store.version.clone(),
+        revisions: store.identity.revisions.iter().map(|r| (r.line, r.id.clone())).collect(),
+        tables: store.identity.tables.clone(),
+        shapes: shapes.to_vec(),
+        sqlite_ddl: store.sqlite_ddl()?,
+    };
+    let to = if path.as_os_str() == "-" {
+        Output::Stream(Box::new(std::io::stdout()), "standard output".to_owned())
+    } else {
+        Output::File(path.to_owned())
+    };
+    let rows: Vec<u64> = plan.tables.iter().map(|(_, rows)| *rows).collect();
+    let sink = ArchiveSink::create(to, &about, &rows, Options { compression })?;
+    work.events.event(Event::Phase { name: "copying rows", total: Some(plan.rows()), unit: "rows" });
+    let sources = copy(store.source.as_ref(), &sink, shapes, &rows, work)?;
+    store.prove(&sources)?;
+    let written = sink.finish(&sources)?;
+    plan.target.bytes = Some(written.bytes);
+    clock.lap("copy");
+    let mut targets = None;
+    if let (true, Some(file)) = (plan.verify, sink.path()) {
+        let back = ArchiveSource::open(file, work.cancel).map_err(|f| Failure { kind: Kind::Target, ..f })?;
+        targets = Some(verify(store.source.as_ref(), &back, shapes, &sources, work)?);
+        clock.lap("verification");
+    }
+    work.cancel.check()?;
+    sink.publish()?;
+    clock.lap("publishing");
+    let mut warnings = plan.notes.clone();
+    warnings.extend(outdated(store, &plan));
+    warnings.extend(written.tables.iter().flat_map(unfit));
+    Ok(migrated(plan, shapes, &sources, targets.as_deref(), clock, warnings))
+}
+
+/// What of an archived table PostgreSQL does not take as it is.
+fn unfit(table: &TableRecord) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if table.unfit > 0 {
+        warnings.push(format!(
+            "{} values of `{}` are in the archive as they are, but PostgreSQL cannot hold them: restore.sql stops at them, \
+             and an import into PostgreSQL needs --bad-rows quarantine or --remap-experiment-ids",
+            table.unfit, table.name
+        ));
+    }
+    warnings.extend(table.widened.iter().map(|wide| {
+        format!(
+            "`{}.{}` holds text of {} characters where MLflow's PostgreSQL schema takes {}: restore.sql makes the column \
+             {}, an import into PostgreSQL needs --widen",
+            table.name,
+            wide.column,
+            wide.longest,
+            wide.limit,
+            wide.postgres_type()
+        )
+    }));
+    warnings
 }
 
 fn to_sqlite(
@@ -163,6 +244,7 @@ fn to_sqlite(
     let rows: Vec<u64> = plan.tables.iter().map(|(_, rows)| *rows).collect();
     work.events.event(Event::Phase { name: "copying rows", total: Some(plan.rows()), unit: "rows" });
     let sources = copy(store.source.as_ref(), &sink, shapes, &rows, work)?;
+    store.prove(&sources)?;
     clock.lap("copy");
     sink.finish_schema(tables)?;
     clock.lap("indexes and keys");
@@ -177,13 +259,13 @@ fn to_sqlite(
     sink.publish()?;
     clock.lap("publishing");
     let mut warnings = plan.notes.clone();
-    warnings.extend(outdated(store));
+    warnings.extend(outdated(store, &plan));
     Ok(migrated(plan, shapes, &sources, targets.as_deref(), clock, warnings))
 }
 
 /// A word on a source that was written to after its copy was taken.
-fn outdated(store: &OpenStore) -> Option<String> {
-    store.snapshot.as_ref().filter(|s| s.is_outdated()).map(|_| {
+fn outdated(store: &OpenStore, plan: &Plan) -> Option<String> {
+    store.snapshot.as_ref().filter(|s| s.is_outdated() && plan.target.engine != "archive").map(|_| {
         format!(
             "{} was written to after its copy was taken; what was written since is not in the target: stop the server on \
              it and migrate once more (--replace)",

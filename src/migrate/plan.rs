@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::archive::layout::Compression;
 use crate::domain::address::{PgAddress, StoreAddress, shown};
 use crate::domain::catalogue::Catalogue;
 use crate::domain::ddl;
@@ -20,6 +21,8 @@ use crate::store::postgres::target::{self, Contents, Place, REPLACED, Target};
 pub struct Request {
     /// The id of this run, which names its stage.
     pub id: String,
+    /// When it began, RFC 3339 in UTC.
+    pub started: String,
     /// Where rows come from.
     pub source: StoreAddress,
     /// Where they go.
@@ -34,6 +37,8 @@ pub struct Request {
     pub verify: bool,
     /// What may be done about rows that do not fit, ids and addresses.
     pub policies: Policies,
+    /// How an archive is compressed.
+    pub compression: Compression,
     /// Whether the whole source is looked at for what does not fit, also without a policy. Else that comes to light, all
     /// of it, when a value is met that does not fit.
     pub survey: bool,
@@ -66,6 +71,10 @@ pub struct Plan {
     pub owner: Option<String>,
     /// What the policies came to.
     pub applied: Applied,
+    /// When the run began, RFC 3339 in UTC.
+    pub started: String,
+    /// How an archive is compressed.
+    pub compression: Compression,
 }
 
 impl Plan {
@@ -128,6 +137,8 @@ pub enum Destination {
     },
     /// A SQLite file that does not exist yet.
     Sqlite(PathBuf),
+    /// An archive that does not exist yet; `-` is standard output.
+    Archive(PathBuf),
 }
 
 /// Looks at both ends and makes the plan. Changes nothing.
@@ -161,6 +172,8 @@ pub fn prepare(request: &Request, work: &Work<'_>) -> Outcome<Prepared> {
         verify: request.verify,
         owner: None,
         applied: Applied::default(),
+        started: request.started.clone(),
+        compression: request.compression,
     };
     let destination = match &request.target {
         StoreAddress::Sqlite(path) if path.exists() => {
@@ -168,6 +181,17 @@ pub fn prepare(request: &Request, work: &Work<'_>) -> Outcome<Prepared> {
                 .hint("name a file that does not exist yet"));
         }
         StoreAddress::Sqlite(path) => Destination::Sqlite(path.clone()),
+        StoreAddress::Archive(path) => {
+            plan.target.engine = "archive";
+            plan.target.version = format!("format {}", crate::archive::layout::FORMAT);
+            // What goes into a pipe cannot be read back; whoever takes it out checks it.
+            plan.verify &= path.as_os_str() != "-";
+            if path.symlink_metadata().is_ok() {
+                return Err(Failure::refused(format!("{} is there already", shown(path)))
+                    .hint("name a file that does not exist yet"));
+            }
+            Destination::Archive(path.clone())
+        }
         StoreAddress::Postgres(address) => postgres_destination(request, address, &store, &mut plan, work)?,
     };
     let (mut findings, mut aside) = (Vec::new(), None);
@@ -207,7 +231,7 @@ fn postgres_destination(
     let place = place(store, &request.include)?;
     let seen = target::look(&mut client, &place)?;
     // Tables and indexes take about what the file has, and until the next checkpoint the log takes as much again.
-    target::check_room(&mut client, store.bytes.saturating_mul(2))?;
+    target::check_room(&mut client, store.room.saturating_mul(2))?;
     if seen.lost_grants {
         plan.notes.push(
             "the tables that are replaced have grants or owners that the new ones will not have: grant them again"

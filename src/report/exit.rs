@@ -17,6 +17,7 @@ pub fn code(kind: Kind) -> u8 {
         Kind::Unreachable => 8,
         Kind::Refused => 9,
         Kind::Locked => 10,
+        Kind::Damaged => 11,
         Kind::Interrupted(signal) => u8::try_from(128 + signal).unwrap_or(130),
     }
 }

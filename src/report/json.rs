@@ -5,6 +5,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{Reporter, Result};
+use crate::TOOL;
 use crate::config::Setting;
 use crate::demo::Shown;
 use crate::domain::failure::Failure;
@@ -35,9 +36,8 @@ struct ErrorV1<'a> {
     hint: Option<&'a str>,
 }
 
-const TOOL: &str = concat!("mlops ", env!("CARGO_PKG_VERSION"));
-
-fn time(at: jiff::Timestamp) -> String {
+/// A moment as documents write it.
+pub fn time(at: jiff::Timestamp) -> String {
     at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 

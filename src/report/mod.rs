@@ -20,7 +20,7 @@ use crate::migrate::verify::Compared;
 use crate::source::OpenStore;
 
 pub use exit::{PARTIAL, code};
-pub use json::{CERTIFICATE, certificate};
+pub use json::{CERTIFICATE, certificate, time};
 
 /// The form of the result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,6 +72,8 @@ pub struct Reporter {
     pub command: &'static str,
     /// When the run began.
     pub started: jiff::Timestamp,
+    /// Standard output carries an archive, so the result goes to stderr.
+    pub aside: bool,
 }
 
 /// Whether colours are used, for all that is printed from here on.
@@ -137,8 +139,13 @@ pub fn arguments(error: &clap::Error, json_wanted: bool) -> u8 {
     if json_wanted {
         let text = error.to_string();
         let message = text.trim_start_matches("error: ").split("\n\n").next().unwrap_or_default();
-        let reporter =
-            Reporter { format: Format::Json, quiet: true, command: "error", started: jiff::Timestamp::now() };
+        let reporter = Reporter {
+            format: Format::Json,
+            quiet: true,
+            command: "error",
+            started: jiff::Timestamp::now(),
+            aside: false,
+        };
         reporter.failure(&Failure::usage(message.trim()).hint("mlops --help"), &[]);
     } else {
         let _ = error.print();
@@ -150,19 +157,25 @@ impl Reporter {
     /// Prints a result with its warnings.
     pub fn result(&self, result: &Result<'_>, exit: u8, warnings: &[String]) {
         match self.format {
-            Format::Json => stdout(&json::document(self, Some(result), exit, warnings, None)),
+            Format::Json => self.print(&json::document(self, Some(result), exit, warnings, None)),
             Format::Table => {
                 self.warnings(warnings);
-                stdout(&human::text(result));
+                if !(self.aside && self.quiet) {
+                    self.print(&human::text(result));
+                }
             }
         }
+    }
+
+    fn print(&self, text: &str) {
+        if self.aside { stderr(text) } else { stdout(text) }
     }
 
     /// Prints a failure and returns its exit code.
     pub fn failure(&self, failure: &Failure, warnings: &[String]) -> u8 {
         let exit = code(failure.kind);
         match self.format {
-            Format::Json => stdout(&json::document(self, None, exit, warnings, Some(failure))),
+            Format::Json => self.print(&json::document(self, None, exit, warnings, Some(failure))),
             Format::Table => {
                 self.warnings(warnings);
                 stderr(&human::failure(failure));

@@ -65,6 +65,22 @@ fn table(connection: &Connection, name: String) -> rusqlite::Result<ObservedTabl
     Ok(ObservedTable { name, columns, key: key.into_iter().map(|(_, name)| name).collect() })
 }
 
+/// The statements of a snapshot's schema.
+///
+/// # Errors
+/// Source: SQLite could not read it.
+pub fn statements(snapshot: &Snapshot) -> Outcome<String> {
+    let look = || -> rusqlite::Result<String> {
+        let connection = open_readonly(&snapshot.path(), true)?;
+        let mut statement = connection
+            .prepare("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY rowid")?;
+        let rows = statement.query_map([], |row| row.get::<_, String>(0))?;
+        let statements = rows.collect::<rusqlite::Result<Vec<_>>>()?;
+        Ok(statements.iter().map(|s| format!("{s};\n")).collect())
+    };
+    look().of_source(snapshot.original())
+}
+
 /// Bytes of each table of a snapshot with its indexes. Reads every page, so this is for those who want to know.
 ///
 /// # Errors
