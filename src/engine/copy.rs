@@ -1,6 +1,8 @@
 //! `copy`: all rows of a source into a sink, in parallel, digested on the way; and `digest`, the same reading without
 //! a sink.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use crate::domain::digest::{RowHasher, TableDigest};
 use crate::domain::failure::{Failure, Outcome};
 use crate::domain::table::Shape;
@@ -98,7 +100,16 @@ fn each_part(
         let wanted = usize::try_from(rows.div_ceil(ROWS_A_PART)).unwrap_or(1).clamp(1, 256);
         tasks.extend(source.parts(shape, wanted)?.into_iter().map(|part| (index, shape, part)));
     }
-    let parts = pool::run(work.jobs, tasks, work.cancel, |(index, shape, part)| Ok((index, one(shape, part)?)))?;
+    let untold: Vec<AtomicBool> = rows.iter().map(|rows| AtomicBool::new(*rows > 0)).collect();
+    let parts = pool::run(work.jobs, tasks, work.cancel, |(index, shape, part)| {
+        // Whichever part of a table is first tells of the table.
+        if let (Some(untold), Some(total)) = (untold.get(index), rows.get(index))
+            && untold.swap(false, Ordering::Relaxed)
+        {
+            work.events.event(Event::Table { table: shape.name.clone(), total: *total });
+        }
+        Ok((index, one(shape, part)?))
+    })?;
     let mut digests = vec![TableDigest::default(); shapes.len()];
     for (index, digest) in parts {
         if let Some(sum) = digests.get_mut(index) {
