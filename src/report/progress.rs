@@ -12,7 +12,7 @@ use crate::engine::event::{Event, Events, Silent};
 pub(super) fn listener(mode: Progress) -> Box<dyn Events> {
     match mode {
         Progress::None => Box::new(Silent),
-        Progress::Auto => Box::new(Bars::new()),
+        Progress::Auto => Box::new(Bars::new(ProgressDrawTarget::stderr_with_hz(DRAWN))),
         Progress::Plain => Box::new(Lines { state: Mutex::new(None), json: false }),
         Progress::Json => Box::new(Lines { state: Mutex::new(None), json: true }),
     }
@@ -148,8 +148,7 @@ fn style(template: &str) -> ProgressStyle {
 }
 
 impl Bars {
-    fn new() -> Bars {
-        let target = ProgressDrawTarget::stderr_with_hz(DRAWN);
+    fn new(target: ProgressDrawTarget) -> Bars {
         Bars { bars: MultiProgress::with_draw_target(target), state: Mutex::new(None) }
     }
 
@@ -292,6 +291,65 @@ mod tests {
         running.begin("metrics".to_owned(), 3_000_000);
         running.begin("params".to_owned(), 500_000);
         running
+    }
+
+    /// A terminal that remembers the lines that were drawn.
+    #[derive(Debug, Clone, Default)]
+    struct Screen(std::sync::Arc<Mutex<String>>);
+
+    impl indicatif::TermLike for Screen {
+        fn width(&self) -> u16 {
+            100
+        }
+        fn move_cursor_up(&self, _: usize) -> std::io::Result<()> {
+            Ok(())
+        }
+        fn move_cursor_down(&self, _: usize) -> std::io::Result<()> {
+            Ok(())
+        }
+        fn move_cursor_right(&self, _: usize) -> std::io::Result<()> {
+            Ok(())
+        }
+        fn move_cursor_left(&self, _: usize) -> std::io::Result<()> {
+            Ok(())
+        }
+        fn write_line(&self, s: &str) -> std::io::Result<()> {
+            self.write_str(&format!("{s}\n"))
+        }
+        fn write_str(&self, s: &str) -> std::io::Result<()> {
+            self.0.lock().unwrap().push_str(s);
+            Ok(())
+        }
+        fn clear_line(&self) -> std::io::Result<()> {
+            Ok(())
+        }
+        fn flush(&self) -> std::io::Result<()> {
+            self.0.lock().unwrap().push('|');
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_bar_for_each_running_table_above_the_total() {
+        let screen = Screen::default();
+        let last = || screen.0.lock().unwrap().trim_end_matches('|').rsplit('|').next().unwrap().to_owned();
+        let bars = Bars::new(ProgressDrawTarget::term_like(Box::new(screen.clone())));
+        bars.event(Event::Phase { name: "copying rows", total: Some(5_000_000), unit: "rows" });
+        for n in 0..12 {
+            bars.event(Event::Table { table: format!("table_{n:02}"), total: 100_000 });
+        }
+        bars.event(Event::Table { table: "small".to_owned(), total: 10 });
+        bars.event(Event::Done { table: "table_03".to_owned(), units: 60_000 });
+        let drawn = last();
+        let at = |drawn: &str, what: &str| drawn.find(what).unwrap_or_else(|| panic!("{what} is not in {drawn}"));
+        assert!(at(&drawn, "60,000 of 100,000") < at(&drawn, "table_07"), "{drawn}");
+        assert!(at(&drawn, "table_07") < at(&drawn, "copying rows"), "{drawn}");
+        assert!(!drawn.contains("table_08") && !drawn.contains("small"), "{drawn}");
+        bars.event(Event::Done { table: "table_03".to_owned(), units: 40_000 });
+        let drawn = last();
+        assert!(!drawn.contains("table_03") && drawn.contains("table_08"), "{drawn}");
+        bars.event(Event::Phase { name: "publishing", total: None, unit: "" });
+        assert!(!last().contains("table_"), "{}", last());
     }
 
     #[test]
