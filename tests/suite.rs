@@ -26,3 +26,4 @@ mod properties;
 mod snapshots;
 mod support;
 mod targets;
+mod tls;
