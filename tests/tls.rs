@@ -508,6 +508,14 @@ fn sockets_several_hosts_and_numeric_addresses() {
     ] {
         server.both(home.path(), &server.url("either", host, &more), &[], taken);
     }
+    // A server that takes the connection and says nothing: the next one is asked.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent_port = silent.local_addr().unwrap().port();
+    let alone = format!("postgresql://either@127.0.0.1:{silent_port}/db?connect_timeout=2");
+    let (_, said) = server.mlops(home.path(), &alone, &[]);
+    assert!(said.err.contains("no answer within 2 s"), "{}", said.err);
+    let two = format!("postgresql://either@127.0.0.1:{silent_port},localhost:{port}/db?connect_timeout=2");
+    server.both(home.path(), &two, &[], true);
     let (_, said) = server.mlops(home.path(), &server.url("either", "localhost", "sslrootcrt=x"), &[]);
     assert!(said.code == 3 && said.err.contains("the nearest that is known: sslrootcert"), "{}", said.err);
 }

@@ -1,11 +1,12 @@
 //! Connections to PostgreSQL.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, ToSocketAddrs};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use postgres::Client;
-use postgres::config::ChannelBinding;
+use postgres::config::{ChannelBinding, Host};
 use secrecy::ExposeSecret;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
@@ -139,7 +140,7 @@ impl Postgres {
         let mut settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(config) = settled.clone() {
             drop(settled);
-            return config.connect(self.tls.clone()).map_err(|e| self.refused(&text(&e), Some(&e)));
+            return self.one_way(&config).map_err(|refusal| self.refused(&refusal.words, refusal.error.as_ref()));
         }
         let (client, config) = match self.search(self.session) {
             // Only where no standby is found will another server do.
@@ -155,8 +156,9 @@ impl Postgres {
     fn search(&self, session: Session) -> Outcome<(Client, postgres::Config)> {
         let mut told: Vec<String> = Vec::new();
         let mut last = None;
-        for host in &self.hosts {
-            match self.one_host(host) {
+        for host in self.hosts.iter().flat_map(|host| addresses(host)) {
+            let tried = host.and_then(|ways| self.one_host(&ways));
+            match tried {
                 Ok((mut client, config)) => match unfit(&mut client, session)? {
                     None => return Ok((client, config)),
                     Some(why) => told.push(why),
@@ -180,27 +182,54 @@ impl Postgres {
     fn one_host(&self, ways: &[postgres::Config]) -> Result<(Client, postgres::Config), Refusal> {
         let mut first: Option<Refusal> = None;
         for config in ways {
-            match config.connect(self.tls.clone()) {
+            match self.one_way(config) {
                 Ok(client) => return Ok((client, config.clone())),
-                Err(error) => {
-                    let words = text(&error);
-                    // The other way leads to the same closed door.
-                    let final_word = words.starts_with(UNREACHABLE) || words.starts_with(MISCONFIGURED);
-                    tracing::info!(error = words, mode = ?config.get_ssl_mode(), "refused");
+                Err(refusal) => {
+                    // Where nobody is, or the address is wrong, the other way leads to the same closed door.
+                    let same = refusal.error.is_none()
+                        || refusal.words.starts_with(UNREACHABLE)
+                        || refusal.words.starts_with(MISCONFIGURED);
+                    tracing::info!(error = refusal.words, mode = ?config.get_ssl_mode(), "refused");
                     match &mut first {
-                        None => first = Some(Refusal { words, error: Some(error) }),
-                        Some(first) if first.words != words => {
-                            first.words.push_str(&format!("; the other way: {words}"));
+                        None => first = Some(refusal),
+                        Some(first) if first.words != refusal.words => {
+                            first.words.push_str(&format!("; the other way: {}", refusal.words));
                         }
                         Some(_) => {}
                     }
-                    if final_word {
+                    if same {
                         break;
                     }
                 }
             }
         }
-        Err(first.unwrap_or_else(|| Refusal { words: "the address names no host".to_owned(), error: None }))
+        Err(first.unwrap_or_else(|| Refusal::said("the address names no host")))
+    }
+
+    /// Connects, waiting no longer than `connect_timeout` for the whole of it: the driver's own limit ends with TCP's
+    /// part, and a server or a balancer that is stuck answers that and then nothing more.
+    fn one_way(&self, config: &postgres::Config) -> Result<Client, Refusal> {
+        let limit = config.get_connect_timeout().copied();
+        let (send, receive) = mpsc::channel();
+        let (tls, config) = (self.tls.clone(), config.clone());
+        std::thread::spawn(move || {
+            let _ = send.send(config.connect(tls));
+        });
+        let begun = Instant::now();
+        loop {
+            match receive.recv_timeout(Duration::from_millis(100)) {
+                Ok(Ok(client)) => return Ok(client),
+                Ok(Err(error)) => return Err(Refusal { words: text(&error), error: Some(error) }),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return Err(Refusal::said("the driver failed")),
+            }
+            if let Some(failure) = self.cancel.failure() {
+                return Err(Refusal::said(&failure.message));
+            }
+            if let Some(limit) = limit.filter(|limit| begun.elapsed() > *limit) {
+                return Err(Refusal::said(&format!("no answer within {} s", limit.as_secs())));
+            }
+        }
     }
 
     fn refused(&self, words: &str, error: Option<&postgres::Error>) -> Failure {
@@ -229,6 +258,29 @@ impl Postgres {
 struct Refusal {
     words: String,
     error: Option<postgres::Error>,
+}
+
+impl Refusal {
+    fn said(words: &str) -> Refusal {
+        Refusal { words: words.to_owned(), error: None }
+    }
+}
+
+/// A host's ways of connecting, for each of the addresses that its name has.
+fn addresses(ways: &[postgres::Config]) -> Vec<Result<Vec<postgres::Config>, Refusal>> {
+    let Some(first) = ways.first() else { return Vec::new() };
+    let (Some(Host::Tcp(name)), true) = (first.get_hosts().first(), first.get_hostaddrs().is_empty()) else {
+        return vec![Ok(ways.to_vec())];
+    };
+    match (name.as_str(), 0).to_socket_addrs() {
+        Err(e) => vec![Err(Refusal::said(&format!("{UNREACHABLE}: {name}: {e}")))],
+        Ok(found) => {
+            let mut found: Vec<IpAddr> = found.map(|a| a.ip()).collect();
+            found.dedup();
+            let with = |ip: IpAddr| ways.iter().cloned().map(move |mut way| way.hostaddr(ip).clone()).collect();
+            found.into_iter().map(|ip| Ok(with(ip))).collect()
+        }
+    }
 }
 
 /// How the driver's errors begin that another way of connecting does not help against.
