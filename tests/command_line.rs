@@ -193,3 +193,31 @@ fn arguments_that_are_not_utf_8_are_wrong_arguments() {
     Said::of(command.output().unwrap()).expect(2);
     run(home.path(), &["demo", "--dry-run"]).expect(2);
 }
+
+#[test]
+fn a_terminal_shows_a_bar_for_each_table_and_one_for_all() {
+    let home = folder();
+    let file = crate::support::sample(300_000);
+    let database = crate::support::postgres(15).database("bars");
+    // util-linux' script gives the program a terminal and says what it wrote to it.
+    let inner = format!(
+        "stty cols 100 rows 40; exec '{}' migrate sqlite-to-pg --jobs 2 --source '{}' --target '{}'",
+        env!("CARGO_BIN_EXE_mlops"),
+        file.display(),
+        database.url()
+    );
+    let mut command = std::process::Command::new("script");
+    command.args(["-q", "-e", "-c", &inner, "/dev/null"]).stdin(std::process::Stdio::null());
+    command.env_clear().env("PATH", std::env::var_os("PATH").unwrap()).env("SHELL", "/bin/sh").env("TERM", "xterm");
+    command.env("HOME", home.path()).env("TMPDIR", home.path()).env("MLOPS_STATE_DIR", home.path().join("state"));
+    let screen = Said::of(command.output().unwrap()).expect(0).out;
+    let total = screen.find("copying rows").expect("a bar for all");
+    assert!(screen[total..].contains(" rows ") && screen[total..].contains("/s ETA "), "{screen}");
+    assert!(screen.contains("  metrics  ") && screen.contains(" of 300,0"), "{screen}");
+    assert!(screen.contains("building indexes and keys") && screen.contains("Verified:"), "{screen}");
+    let lines = Said::of(mlops(home.path()).args(["db", "info", "--progress", "json"]).arg(&file).output().unwrap());
+    for line in lines.expect(0).err.lines() {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert!(line["event"] == "progress" && line["tables"].is_array() && line["per_second"].is_u64(), "{line}");
+    }
+}

@@ -28,3 +28,4 @@ mod properties;
 mod snapshots;
 mod support;
 mod targets;
+mod tls;

@@ -4,7 +4,9 @@
 
 pub mod environment;
 mod file;
+mod passfile;
 pub mod pg;
+mod service;
 
 use std::path::{Path, PathBuf};
 

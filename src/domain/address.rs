@@ -33,6 +33,12 @@ pub struct PgAddress {
     pub database: Option<String>,
     /// The rest: `sslmode`, `sslrootcert`, `options`, `connect_timeout` ...
     pub parameters: Vec<(String, String)>,
+    /// What the password file says, host by host; it counts where `password` is `None`.
+    pub file_passwords: Vec<Option<SecretString>>,
+    /// What is to be known of the password file when a server refuses.
+    pub password_note: Option<String>,
+    /// The system's own bundle of authorities, where the environment names it (`SSL_CERT_FILE`).
+    pub system_roots: Option<PathBuf>,
 }
 
 impl StoreAddress {
@@ -144,6 +150,14 @@ fn postgres(rest: &str) -> Outcome<PgAddress> {
             "user" => address.user = some(value),
             "password" => address.password = Some(SecretString::from(value)),
             "dbname" => address.database = some(value),
+            // JDBC's and asyncpg's word, and that of libpq before there were modes.
+            "ssl" => address
+                .parameters
+                .push(("sslmode".to_owned(), if value == "true" { "require".to_owned() } else { value })),
+            "requiressl" => {
+                let mode = if value.starts_with('1') { "require" } else { "prefer" };
+                address.parameters.push(("sslmode".to_owned(), mode.to_owned()));
+            }
             _ => address.parameters.push((key, value)),
         }
     }
@@ -152,13 +166,7 @@ fn postgres(rest: &str) -> Outcome<PgAddress> {
         address.hosts = query_hosts.split(',').map(one_host).collect::<Outcome<_>>()?;
     }
     if !query_port.is_empty() {
-        let port = port(&query_port)?;
-        if address.hosts.is_empty() {
-            address.hosts.push((String::new(), None));
-        }
-        for host in &mut address.hosts {
-            host.1 = host.1.or(port);
-        }
+        address.ports(&query_port)?;
     }
     Ok(address)
 }
@@ -206,8 +214,27 @@ fn port(text: &str) -> Outcome<Option<u16>> {
 }
 
 const QUOTED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+const QUOTED_PATH: &AsciiSet = &QUOTED.remove(b'/');
 
 impl PgAddress {
+    /// Gives the hosts that have no port theirs from a list with one port for all or one for each.
+    ///
+    /// # Errors
+    /// Usage: not ports, or not as many as there are hosts.
+    pub fn ports(&mut self, list: &str) -> Outcome<()> {
+        let ports = list.split(',').map(|p| port(p.trim())).collect::<Outcome<Vec<Option<u16>>>>()?;
+        if self.hosts.is_empty() {
+            self.hosts = vec![(String::new(), None); ports.len()];
+        }
+        if ports.len() != 1 && ports.len() != self.hosts.len() {
+            return Err(Failure::usage(format!("{} ports do not fit {} hosts", ports.len(), self.hosts.len())));
+        }
+        for (host, port) in self.hosts.iter_mut().zip(ports.iter().cycle()) {
+            host.1 = host.1.or(*port);
+        }
+        Ok(())
+    }
+
     /// The value of a parameter.
     pub fn parameter(&self, name: &str) -> Option<&str> {
         self.parameters.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
@@ -225,20 +252,25 @@ impl fmt::Display for PgAddress {
             }
             f.write_str("@")?;
         }
-        let (sockets, hosts): (Vec<_>, Vec<_>) = self.hosts.iter().partition(|(h, _)| h.starts_with('/'));
-        let hosts: Vec<String> = hosts
-            .iter()
-            .map(|(host, port)| {
+        let mut parameters: Vec<String> = Vec::new();
+        let mut authority = String::new();
+        if self.hosts.iter().any(|(host, _)| host.starts_with('/')) {
+            // A socket's folder can only stand in a parameter, and then all hosts do.
+            let hosts: Vec<String> =
+                self.hosts.iter().map(|(host, _)| utf8_percent_encode(host, QUOTED_PATH).to_string()).collect();
+            parameters.push(format!("host={}", hosts.join(",")));
+            if self.hosts.iter().any(|(_, port)| port.is_some()) {
+                let ports: Vec<String> = self.hosts.iter().map(|(_, port)| port.unwrap_or(5432).to_string()).collect();
+                parameters.push(format!("port={}", ports.join(",")));
+            }
+        } else {
+            let hosts = self.hosts.iter().map(|(host, port)| {
                 let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
                 port.map_or(host.clone(), |p| format!("{host}:{p}"))
-            })
-            .collect();
-        write!(f, "{}/{}", hosts.join(","), quote(self.database.as_deref().unwrap_or_default()))?;
-        let mut parameters: Vec<String> = Vec::new();
-        for (socket, port) in sockets {
-            parameters.push(format!("host={socket}"));
-            parameters.extend(port.map(|p| format!("port={p}")));
+            });
+            authority = hosts.collect::<Vec<String>>().join(",");
         }
+        write!(f, "{authority}/{}", quote(self.database.as_deref().unwrap_or_default()))?;
         for (key, value) in &self.parameters {
             let secret = key.contains("password") || key.contains("key") || key.contains("token");
             parameters.push(format!("{}={}", quote(key), if secret { "***".to_owned() } else { quote(value) }));
@@ -333,12 +365,22 @@ mod tests {
     }
 
     #[test]
+    fn older_words_for_sslmode() {
+        for (text, mode) in [("ssl=true", "require"), ("ssl=verify-ca", "verify-ca"), ("requiressl=0", "prefer")] {
+            assert_eq!(pg(&format!("postgresql://h/d?{text}")).parameter("sslmode"), Some(mode), "{text}");
+        }
+    }
+
+    #[test]
     fn sockets_and_several_hosts() {
         assert_eq!(pg("postgresql:///d?host=/run/pg&port=5433").hosts, [("/run/pg".to_owned(), Some(5433))]);
         assert_eq!(pg("postgresql://%2Frun%2Fpg/d").hosts, [("/run/pg".to_owned(), None)]);
         assert_eq!(pg("postgresql://a:1,b/d").hosts, [("a".to_owned(), Some(1)), ("b".to_owned(), None)]);
         assert_eq!(pg("postgresql://[::1]:5432/d").hosts, [("::1".to_owned(), Some(5432))]);
         assert!(pg("postgresql:///d").hosts.is_empty());
+        let two = [("a".to_owned(), Some(1)), ("b".to_owned(), Some(2))];
+        assert_eq!(pg("postgresql:///d?host=a,b&port=1,2").hosts, two);
+        assert!(StoreAddress::parse("postgresql://a,b,c/d?port=1,2").is_err());
     }
 
     #[test]
@@ -358,7 +400,12 @@ mod tests {
 
     #[test]
     fn a_printed_address_is_read_back_as_the_same() {
-        for text in ["postgresql://ml@db:5433/mlflow?sslmode=require", "postgresql:///d?host=/run/pg&port=5433"] {
+        for text in [
+            "postgresql://ml@db:5433/mlflow?sslmode=require",
+            "postgresql:///d?host=/run/pg&port=5433",
+            "postgresql:///d?host=/run/pg,db&port=5433,5432",
+            "postgresql://a:1,b:2/d",
+        ] {
             assert_eq!(pg(text).to_string(), text);
         }
     }

@@ -1,6 +1,7 @@
 //! `copy`: all rows of a source into a sink, in parallel, digested on the way; and `digest`, the same reading without
 //! a sink.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use crate::domain::digest::{RowHasher, TableDigest};
@@ -140,8 +141,15 @@ fn each_part(
     for (index, (shape, rows)) in shapes.iter().zip(rows).enumerate() {
         tasks.extend(parts(source, shape, *rows)?.into_iter().map(|part| (*rows, (index, shape, part))));
     }
+    let untold: Vec<AtomicBool> = rows.iter().map(|rows| AtomicBool::new(*rows > 0)).collect();
     let digests = Mutex::new(vec![TableDigest::default(); shapes.len()]);
     pool::flow(work.jobs, tasks, work.cancel, |(index, shape, part)| {
+        // Whichever part of a table is first tells of the table.
+        if let (Some(untold), Some(total)) = (untold.get(index), rows.get(index))
+            && untold.swap(false, Ordering::Relaxed)
+        {
+            work.events.event(Event::Table { table: shape.name.clone(), total: *total });
+        }
         let digest = one(shape, part)?;
         if let Some(sum) = digests.lock().unwrap_or_else(PoisonError::into_inner).get_mut(index) {
             sum.add(digest);

@@ -12,6 +12,13 @@ pub enum Event {
         /// The unit: "rows", "indexes", "bytes".
         unit: &'static str,
     },
+    /// Work on a table begins, for a phase that counts rows. A phase that reads two stores tells a table twice.
+    Table {
+        /// Its name.
+        table: String,
+        /// Its rows.
+        total: u64,
+    },
     /// Units of the running phase were done.
     Done {
         /// The table they belong to.

@@ -1,7 +1,6 @@
 //! A stage is filled, indexed and read back as one flow: as soon as a table's rows are in, its indexes are built and its
 //! rows are read back for the verification, side by side and beside the loading of other tables.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::domain::ddl::{PostData, Statement};
@@ -54,11 +53,6 @@ struct Table {
     target: TableDigest,
 }
 
-struct State {
-    tables: Vec<Table>,
-    loads_left: usize,
-}
-
 /// The digests of what was read from the source and, with verification, from the target.
 pub(super) struct Loaded {
     pub(super) sources: Vec<TableDigest>,
@@ -73,9 +67,10 @@ impl Pipeline<'_> {
     pub(super) fn run(&self) -> Outcome<Loaded> {
         let back = PgSource::of_stage(self.postgres.clone(), self.stage.name(), self.shapes.to_vec());
         let mut tasks: Vec<Weighed<Task<'_>>> = vec![(0, Task::Check)];
-        let mut state = State { tables: Vec::new(), loads_left: 0 };
-        let total = self.rows.iter().sum();
-        self.work.events.event(Event::Phase { name: "copying rows", total: Some(total), unit: "rows" });
+        let mut state: Vec<Table> = Vec::new();
+        let name = if self.verify { "copying, indexing, verifying" } else { "copying and indexing" };
+        let total = self.shapes.iter().zip(self.rows).map(|(shape, rows)| self.passes(shape, *rows)).sum();
+        self.work.events.event(Event::Phase { name, total: Some(total), unit: "rows" });
         for (index, (shape, rows)) in self.shapes.iter().zip(self.rows).enumerate() {
             let parts = match rows {
                 0 => Vec::new(),
@@ -83,36 +78,29 @@ impl Pipeline<'_> {
                 rows => parts(self.store.source.as_ref(), shape, *rows)?,
             };
             let indexes = self.indexes(index, shape, *rows);
-            let mut table = Table { loads_left: parts.len(), indexes_left: indexes.len(), ..Table::default() };
+            state.push(Table { loads_left: parts.len(), indexes_left: indexes.len(), ..Table::default() });
             if parts.is_empty() {
-                table.indexes_left = indexes.len();
                 tasks.extend(indexes);
             }
-            state.loads_left += parts.len();
-            state.tables.push(table);
             tasks.extend(parts.into_iter().map(|part| (LOADS_FIRST + rows, Task::Load(index, part))));
         }
-        if state.loads_left == 0 {
-            self.tell_second_phase();
-        }
         let state = Mutex::new(state);
-        let lock = || -> MutexGuard<'_, State> { state.lock().unwrap_or_else(PoisonError::into_inner) };
+        let lock = || -> MutexGuard<'_, Vec<Table>> { state.lock().unwrap_or_else(PoisonError::into_inner) };
         pool::flow(self.work.jobs, tasks, self.work.cancel, |task| match task {
             Task::Check => self.store.check(self.work.cancel).map(|()| Vec::new()),
             Task::Load(index, part) => {
                 let (shape, rows) = self.table(index)?;
+                if part.from.is_none() {
+                    let total = self.passes(shape, rows);
+                    self.work.events.event(Event::Table { table: shape.name.clone(), total });
+                }
                 let digest = copy_part(self.store.source.as_ref(), self.stage, shape, part, self.work)?;
                 let mut state = lock();
-                state.loads_left -= 1;
-                let all_loaded = state.loads_left == 0;
-                let table = state.tables.get_mut(index).ok_or_else(lost)?;
+                let table = state.get_mut(index).ok_or_else(lost)?;
                 table.source.add(digest);
                 table.loads_left -= 1;
                 let (ready, read) = (table.loads_left == 0, table.source.rows);
                 drop(state);
-                if all_loaded {
-                    self.tell_second_phase();
-                }
                 if ready { self.loaded(index, shape, rows, read, &back) } else { Ok(Vec::new()) }
             }
             Task::Index(statement, index) => {
@@ -120,7 +108,7 @@ impl Pipeline<'_> {
                 let (_, units) = self.table(index)?;
                 self.work.events.event(Event::Done { table: statement.table.clone(), units });
                 let mut state = lock();
-                let table = state.tables.get_mut(index).ok_or_else(lost)?;
+                let table = state.get_mut(index).ok_or_else(lost)?;
                 table.indexes_left -= 1;
                 Ok(if table.indexes_left == 0 && units > 0 {
                     vec![(units, Task::Statistics(index))]
@@ -136,15 +124,15 @@ impl Pipeline<'_> {
             Task::ReadBack(index, part) => {
                 let (shape, _) = self.table(index)?;
                 let digest = digest_part(&back, shape, part, self.work).map_err(Failure::as_target)?;
-                if let Some(table) = lock().tables.get_mut(index) {
+                if let Some(table) = lock().get_mut(index) {
                     table.target.add(digest);
                 }
                 Ok(Vec::new())
             }
         })?;
         let state = state.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let targets = self.verify.then(|| state.tables.iter().map(|t| t.target).collect());
-        Ok(Loaded { sources: state.tables.iter().map(|t| t.source).collect(), targets })
+        let targets = self.verify.then(|| state.iter().map(|t| t.target).collect());
+        Ok(Loaded { sources: state.iter().map(|t| t.source).collect(), targets })
     }
 
     fn table(&self, index: usize) -> Outcome<(&Shape, u64)> {
@@ -179,17 +167,10 @@ impl Pipeline<'_> {
         of_table.map(|index| (weight(index), Task::Index(index, table))).collect()
     }
 
-    /// Each index goes over the rows of its table once, as reading back does.
-    fn tell_second_phase(&self) {
-        let mut times: BTreeMap<&str, u64> = BTreeMap::new();
-        for index in &self.post.indexes {
-            *times.entry(index.table.as_str()).or_default() += 1;
-        }
-        let passes = self.shapes.iter().zip(self.rows).map(|(shape, rows)| {
-            rows * (times.get(shape.name.as_str()).copied().unwrap_or(0) + u64::from(self.verify))
-        });
-        let name = if self.verify { "building indexes and verifying" } else { "building indexes" };
-        self.work.events.event(Event::Phase { name, total: Some(passes.sum()), unit: "rows" });
+    /// The work on a table, in rows: each is loaded, gone over by every index, and read back.
+    fn passes(&self, shape: &Shape, rows: u64) -> u64 {
+        let indexes = self.post.indexes.iter().filter(|i| i.table == shape.name).count() as u64;
+        rows * (1 + indexes + u64::from(self.verify))
     }
 }
 

@@ -126,7 +126,7 @@ pub(crate) fn python(release: &str) -> PathBuf {
 
 /// Removes a folder when this process is gone, however it ends: what is shared by all tests is never dropped. Keep the
 /// child, whose stdin is the sign of life.
-fn removed_at_exit(folder: &str) -> Child {
+pub(crate) fn removed_at_exit(folder: &str) -> Child {
     let script = "cat > /dev/null; sleep 1; rm -rf -- \"$1\"";
     Command::new("sh").args(["-c", script, "sh", folder]).stdin(Stdio::piped()).spawn().unwrap()
 }

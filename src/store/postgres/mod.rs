@@ -1,8 +1,10 @@
 //! PostgreSQL: connections, what is in a database, its rows, a stage that rows are loaded into and published from, and
 //! private throw-away clusters.
 
+mod certificate;
 pub mod connect;
 pub mod introspect;
+mod parameters;
 pub mod private;
 pub mod source;
 pub mod stage;
