@@ -16,11 +16,12 @@ use mlops::domain::address::StoreAddress;
 use mlops::domain::catalogue::{Catalogue, Line};
 use mlops::domain::digest::TableDigest;
 use mlops::domain::failure::{Failure, Kind};
+use mlops::engine::Part;
 use mlops::engine::RowSource;
 use mlops::engine::cancel::Cancel;
 use mlops::engine::copy::{Work, copy, count, digest};
 use mlops::engine::event::Silent;
-use mlops::store::open::{OpenStore, Opening};
+use mlops::source::{OpenStore, Opening};
 use mlops::store::sqlite::sink::SqliteSink;
 
 use crate::support::{Database, Said, folder, postgres, root, rounds, sample};
@@ -199,7 +200,7 @@ fn nothing_stands_under_the_name_before_it_is_published_and_nothing_is_overwritt
     let other = Destination::File(home.path().join("b.tar"));
     let sink = ArchiveSink::create(other, &about(&store), &rows, Options::default()).unwrap();
     let temporary = sink.path().unwrap().to_owned();
-    let failed = mlops::engine::RowSink::load(&sink, &shapes[0], &mut |_| Err(Failure::source("no")));
+    let failed = mlops::engine::RowSink::load(&sink, &shapes[0], Part::ALL, &mut |_| Err(Failure::source("no")));
     assert!(failed.is_err() && sink.finish(&vec![TableDigest::default(); shapes.len()]).is_err());
     assert!(temporary.exists());
     drop(sink);

@@ -211,10 +211,10 @@ fn a_terminal_shows_a_bar_for_each_table_and_one_for_all() {
     command.env_clear().env("PATH", std::env::var_os("PATH").unwrap()).env("SHELL", "/bin/sh").env("TERM", "xterm");
     command.env("HOME", home.path()).env("TMPDIR", home.path()).env("MLOPS_STATE_DIR", home.path().join("state"));
     let screen = Said::of(command.output().unwrap()).expect(0).out;
-    let total = screen.find("copying rows").expect("a bar for all");
+    let total = screen.find("copying, indexing, verifying").expect("a bar for all");
     assert!(screen[total..].contains(" rows ") && screen[total..].contains("/s ETA "), "{screen}");
     assert!(screen.contains("  metrics  ") && screen.contains(" of 300,0"), "{screen}");
-    assert!(screen.contains("building indexes and keys") && screen.contains("Verified:"), "{screen}");
+    assert!(screen.contains("making keys") && screen.contains("Verified:"), "{screen}");
     let lines = Said::of(mlops(home.path()).args(["db", "info", "--progress", "json"]).arg(&file).output().unwrap());
     for line in lines.expect(0).err.lines() {
         let line: serde_json::Value = serde_json::from_str(line).unwrap();

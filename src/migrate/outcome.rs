@@ -47,13 +47,25 @@ impl Migrated {
     /// What to do next, in words.
     pub fn next_step(&self) -> String {
         let target = &self.plan.target.address;
+        if self.plan.target.engine == "archive" {
+            if !self.verified {
+                return "whoever takes the archive checks it: `mlops migrate import`, or `mlops migrate verify` against the source".to_owned();
+            }
+            return format!(
+                "`mlops migrate import {target} --target URL` makes a store of it, and so do `tar xf` and `psql -f restore.sql` without mlops"
+            );
+        }
         let owner = match &self.plan.owner {
             Some(role) => format!(" The tables belong to the role {role}: the server connects as it, or needs grants."),
             None => String::new(),
         };
+        let (address, password) = match self.plan.target.engine {
+            "SQLite" => (format!("sqlite:///{target}"), ""),
+            _ => (target.clone(), " (its password instead of ***)"),
+        };
         format!(
-            "stop the server on the source, start it with --backend-store-uri {target} (its password instead of ***) \
-             and the same --default-artifact-root; keep the source until you trust the new store.{owner}"
+            "stop the server on the source, start it with --backend-store-uri {address}{password} and the same \
+             --default-artifact-root; keep the source until you trust the new store.{owner}"
         )
     }
 }

@@ -170,7 +170,8 @@ fn rows_table(tables: &[(String, u64)]) -> String {
 
 fn migrated_text(migrated: &Migrated) -> String {
     let plan = &migrated.plan;
-    let mut out = format!("{} {}\n", painted(BOLD, "Migrated"), end_text(&plan.source));
+    let word = if plan.target.engine == "archive" { "Exported" } else { "Migrated" };
+    let mut out = format!("{} {}\n", painted(BOLD, word), end_text(&plan.source));
     out.push_str(&format!("      to {}\n", end_text(&plan.target)));
     out.push_str(&format!("revision {}\n\n", plan.revision));
     let filled = migrated.tables.iter().filter(|t| t.source.rows > 0);
@@ -210,6 +211,8 @@ fn migrated_text(migrated: &Migrated) -> String {
     out.push_str(&if migrated.verified {
         let which = if plan.applied.rows_aside() > 0 { "every row that was copied" } else { "every row" };
         format!("{} {which} was read back from the target and equals the source.\n", painted(GOOD, "Verified:"))
+    } else if plan.target.address == "the pipe" {
+        format!("{} what went into the pipe was not read back.\n", painted(CARE, "Not verified:"))
     } else {
         format!(
             "{} the target was not read back; `mlops migrate verify` does it now.\n",
