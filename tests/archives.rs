@@ -613,7 +613,7 @@ fn write_golden_archives() {
     let source = home.path().join("old.db");
     // A revision of few tables, so that these files stay small.
     let revision = Catalogue::embedded().unwrap().revision(Line::Tracking, "acf3f17fdcc7").unwrap();
-    let sink = SqliteSink::create(&source, &revision.tables).unwrap();
+    let sink = SqliteSink::create(&source, &revision.tables, &[]).unwrap();
     sink.finish_schema(&revision.tables).unwrap();
     sink.publish().unwrap();
     rusqlite::Connection::open(&source)

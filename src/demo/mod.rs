@@ -50,7 +50,7 @@ pub fn write(path: &Path, size: Size, work: &Work<'_>) -> Outcome<Shown> {
     let rows = count(&sample, &shapes, work)?;
     let total = rows.iter().sum();
     work.events.event(Event::Phase { name: "writing the sample", total: Some(total), unit: "rows" });
-    let sink = SqliteSink::create(path, sample.tables())?;
+    let sink = SqliteSink::create(path, sample.tables(), &[])?;
     copy(&sample, &sink, &shapes, &rows, work)?;
     work.events.event(Event::Phase { name: "indexing the sample", total: None, unit: "" });
     sink.finish_schema(sample.tables())?;

@@ -122,8 +122,7 @@ fn to_postgres(
     for stage in target::drop_abandoned(&mut main, work.cancel)? {
         warnings.push(format!("removed the stage {stage}, which an earlier run that did not finish had left"));
     }
-    let foreign: Vec<Shape> =
-        shapes.iter().filter(|s| !store.identity.tables.iter().any(|t| t.name == s.name)).cloned().collect();
+    let foreign = foreign(store, shapes);
     let tables = &store.identity.tables;
     let stage = Stage::create(postgres, main, &plan.id, tables, &foreign, work.jobs)?;
     let rows: Vec<u64> = plan.tables.iter().map(|(_, rows)| *rows).collect();
@@ -155,6 +154,11 @@ fn to_postgres(
     clock.lap("publishing");
     warnings.extend(outdated(store, &plan));
     Ok(migrated(plan, shapes, &sources, targets.as_deref(), clock, warnings))
+}
+
+/// The shapes that are not MLflow's.
+pub(super) fn foreign(store: &OpenStore, shapes: &[Shape]) -> Vec<Shape> {
+    shapes.iter().filter(|s| !store.identity.tables.iter().any(|t| t.name == s.name)).cloned().collect()
 }
 
 fn to_archive(
@@ -240,7 +244,7 @@ fn to_sqlite(
 ) -> Outcome<Migrated> {
     store.check(work.cancel)?;
     let tables = &store.identity.tables;
-    let sink = SqliteSink::create(path, tables)?;
+    let sink = SqliteSink::create(path, tables, &foreign(store, shapes))?;
     let rows: Vec<u64> = plan.tables.iter().map(|(_, rows)| *rows).collect();
     work.events.event(Event::Phase { name: "copying rows", total: Some(plan.rows()), unit: "rows" });
     let sources = copy(store.source.as_ref(), &sink, shapes, &rows, work)?;

@@ -197,7 +197,8 @@ pub fn prepare(request: &Request, work: &Work<'_>) -> Outcome<Prepared> {
     let (mut findings, mut aside) = (Vec::new(), None);
     if request.survey || request.policies.any() {
         let for_postgres = matches!(destination, Destination::Postgres { .. });
-        let outcomes = policy::apply(&mut store, &mut shapes, &request.policies, for_postgres, work)?;
+        let outcomes =
+            policy::apply(&mut store, &mut shapes, &request.policies, for_postgres, &request.work_dir, work)?;
         plan.notes.extend(outcomes.notes);
         plan.applied = outcomes.applied;
         (findings, aside) = (outcomes.findings, outcomes.aside);

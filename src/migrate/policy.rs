@@ -14,10 +14,15 @@ use crate::domain::failure::{Failure, Outcome};
 use crate::domain::table::Shape;
 use crate::engine::Part;
 use crate::engine::amend::Amended;
-use crate::engine::copy::Work;
+use crate::engine::copy::{Work, copy};
+use crate::engine::event::Event;
+use crate::migrate::execute::foreign;
 use crate::migrate::survey::{AddressForm, Finding, Overlong, Surveyor};
 use crate::source::OpenStore;
+use crate::store::scratch::Scratch;
 use crate::store::sqlite::quarantine::{Aside, Quarantine};
+use crate::store::sqlite::sink::SqliteSink;
+use crate::store::sqlite::snapshot::{COPY, Snapshot};
 use crate::store::sqlite::source::SqliteSource;
 
 /// What an operator allows.
@@ -127,9 +132,13 @@ pub(super) fn apply(
     shapes: &mut Vec<Shape>,
     policies: &Policies,
     for_postgres: bool,
+    work_dir: &Path,
     work: &Work<'_>,
 ) -> Outcome<Outcomes> {
     store.check(work.cancel)?;
+    if policies.quarantine.is_some() && for_postgres && store.proven.is_some() {
+        unpack(store, shapes, work_dir, work)?;
+    }
     let amendments = amendments(store, policies)?;
     let quarantine = match (&policies.quarantine, &store.snapshot) {
         (Some(_), Some(snapshot)) if for_postgres => Some(Mutex::new(Quarantine::begin(snapshot)?)),
@@ -184,6 +193,24 @@ pub(super) fn apply(
         );
     }
     Ok(Outcomes { applied, findings, notes, aside })
+}
+
+/// Turns an archive into a private SQLite file: rows that are to be put aside are found and followed there.
+fn unpack(store: &mut OpenStore, shapes: &[Shape], work_dir: &Path, work: &Work<'_>) -> Outcome<()> {
+    let folder = Scratch::new("mlops-snapshot-", work_dir)?;
+    let rows = shapes.iter().map(|s| store.source.rows(s)).collect::<Outcome<Vec<u64>>>()?;
+    work.events.event(Event::Phase { name: "unpacking the archive", total: Some(rows.iter().sum()), unit: "rows" });
+    let file = folder.path().join(COPY);
+    let sink = SqliteSink::create(&file, &store.identity.tables, &foreign(store, shapes))?;
+    let digests = copy(store.source.as_ref(), &sink, shapes, &rows, work)?;
+    store.prove(&digests)?;
+    sink.finish_schema(&store.identity.tables)?;
+    sink.publish()?;
+    let original = PathBuf::from(&store.address);
+    store.source = Arc::new(SqliteSource::new(file, original.clone(), shapes.to_vec()));
+    store.snapshot = Some(Snapshot::of_private(folder, original));
+    store.proven = None;
+    Ok(())
 }
 
 /// What is changed in the rows of a store under these policies.

@@ -14,7 +14,7 @@ use crate::domain::catalogue::TableDef;
 use crate::domain::cell::{Batch, Cell};
 use crate::domain::ddl::{quote, quote_list};
 use crate::domain::failure::{Failure, Outcome};
-use crate::domain::table::Shape;
+use crate::domain::table::{Shape, TableShape, Type};
 use crate::engine::{Part, RowSink, RowWriter};
 
 /// A new file with MLflow's schema. Until [`SqliteSink::publish`] nothing stands under its final name.
@@ -25,11 +25,11 @@ pub struct SqliteSink {
 }
 
 impl SqliteSink {
-    /// Begins a new file that is to become `target`, with the tables of the catalogue.
+    /// Begins a new file that is to become `target`, with the tables of the catalogue and those of other programs.
     ///
     /// # Errors
     /// Target: the file is there already, or its folder cannot be written to.
-    pub fn create(target: &Path, tables: &[Arc<TableDef>]) -> Outcome<SqliteSink> {
+    pub fn create(target: &Path, tables: &[Arc<TableDef>], foreign: &[Shape]) -> Outcome<SqliteSink> {
         if target.exists() {
             return Err(Failure::refused(format!("{} is there already", shown(target)))
                 .hint("name a file that does not exist yet"));
@@ -44,7 +44,8 @@ impl SqliteSink {
             .map_err(|e| Failure::target(format!("{} cannot be written to: {e}", shown(folder))))?
             .into_temp_path();
         let connection = Connection::open(&temporary).of_target(target)?;
-        let tables_sql: Vec<&str> = tables.iter().map(|t| t.sqlite.create.as_str()).collect();
+        let mut tables_sql: Vec<String> = tables.iter().map(|t| t.sqlite.create.clone()).collect();
+        tables_sql.extend(foreign.iter().map(|shape| create_foreign_table(shape)));
         connection
             .execute_batch(&format!(
                 "PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA foreign_keys=OFF; BEGIN; {};",
@@ -92,6 +93,32 @@ impl SqliteSink {
             .map_err(|e| Failure::target(format!("{}: {}", shown(&self.target), e.error)))?;
         File::open(&folder).and_then(|f| f.sync_all()).map_err(|e| Failure::target(format!("{}: {e}", shown(&folder))))
     }
+}
+
+/// A table of another program, with its primary key.
+fn create_foreign_table(shape: &TableShape) -> String {
+    let mut parts: Vec<String> = shape
+        .columns
+        .iter()
+        .map(|c| {
+            let kind = match c.kind {
+                Type::Int4 => "INTEGER",
+                Type::Int8 => "BIGINT",
+                Type::Float => "FLOAT",
+                Type::Bool => "BOOLEAN",
+                Type::Text => "TEXT",
+                Type::Json => "JSON",
+                Type::Bytes => "BLOB",
+                Type::Date => "DATE",
+            };
+            format!("{} {kind}{}", quote(&c.name), if c.not_null { " NOT NULL" } else { "" })
+        })
+        .collect();
+    if !shape.key.is_empty() {
+        let key = shape.key.iter().filter_map(|i| shape.columns.get(*i)).map(|c| c.name.as_str());
+        parts.push(format!("PRIMARY KEY ({})", quote_list(key)));
+    }
+    format!("CREATE TABLE {} ({})", quote(&shape.name), parts.join(", "))
 }
 
 impl RowSink for SqliteSink {

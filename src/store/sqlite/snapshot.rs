@@ -21,6 +21,8 @@ use crate::store::scratch::Scratch;
 const LONGEST_LOCK: Duration = Duration::from_secs(10);
 /// How long the copy in small steps may take while writers make it begin again.
 const LONGEST_STEPS: Duration = Duration::from_secs(300);
+/// The name of the private copy in its folder.
+pub const COPY: &str = "store.db";
 const STEP_PAGES: i32 = 2_000;
 /// Bytes that are copied before the clock is looked at.
 const CHUNK: u64 = 32 << 20;
@@ -76,9 +78,17 @@ impl Snapshot {
         Ok(snapshot)
     }
 
+    /// A file `store.db` that is private already, made of what messages call `original`.
+    pub fn of_private(folder: Scratch, original: PathBuf) -> Snapshot {
+        let before = stamps(&watched(&original));
+        let mut snapshot = Snapshot { folder, original, notes: Vec::new(), bytes: 0, before };
+        snapshot.bytes = fs::metadata(snapshot.path()).map_or(0, |m| m.len());
+        snapshot
+    }
+
     /// The path of the copy. Nothing changes it any more, so it may be opened as immutable by many threads.
     pub fn path(&self) -> PathBuf {
-        self.folder.path().join("store.db")
+        self.folder.path().join(COPY)
     }
 
     /// Whether the operator's file was written to since the copy was taken.
