@@ -176,6 +176,12 @@ fn a_stream_is_the_same_archive_as_a_file() {
     let spooled = mlops::archive::stored::spool(&mut bytes.as_slice(), home.path(), &Cancel::new()).unwrap();
     let archive = ArchiveSource::of(Box::new(spooled), "-".to_owned(), &Cancel::new()).unwrap();
     assert_eq!(read_back(&archive).unwrap(), digests);
+    let nowhere = mlops::archive::stored::spool(&mut bytes.as_slice(), &home.path().join("none"), &Cancel::new());
+    assert_eq!(nowhere.unwrap_err().kind, Kind::Configuration);
+    let cancelled = Cancel::new();
+    cancelled.cancel(2);
+    let stopped = mlops::archive::stored::spool(&mut bytes.as_slice(), home.path(), &cancelled);
+    assert_eq!(stopped.unwrap_err().kind, Kind::Interrupted(2));
 }
 
 #[test]
@@ -399,6 +405,45 @@ fn a_newer_format_is_refused_with_the_version_that_reads_it() {
     assert_eq!(failure.kind, Kind::Damaged);
     assert_eq!(failure.message, "x.tar was written by a newer mlops (format 2; this one reads up to 1)");
     assert_eq!(failure.hint.as_deref(), Some("use mlops 7.0.0 or newer"));
+}
+
+#[test]
+fn descriptions_that_cannot_be_are_refused() {
+    let with = |change: &dyn Fn(&mut serde_json::Value)| {
+        forged(|all, manifest| {
+            let mut about = serde_json::from_slice(&all[0].1).unwrap();
+            change(&mut about);
+            let content = serde_json::to_vec(&about).unwrap();
+            let index = replace(all, manifest, layout::ABOUT, content.clone());
+            manifest["entries"][index]["raw_bytes"] = content.len().into();
+        })
+    };
+    assert!(read_bytes(with(&|_| {})).is_ok());
+    refused(with(&|about| about["format"] = 0.into()), "there is no format 0");
+    refused(with(&|about| about["digest_encoding"] = 2.into()), "digests of encoding 2");
+    refused(with(&|about| about["compression"] = "lzma".into()), "the compression `lzma`");
+    refused(with(&|about| about["revisions"][0]["line"] = "x\ny".into()), "the line `x\\ny`");
+    refused(with(&|about| about["tables"][0]["columns"][0]["type"] = "money".into()), "the type `money`");
+    refused(with(&|about| about["tables"][0]["columns"] = serde_json::json!([])), "without columns");
+    refused(with(&|about| about["tables"][0]["key"] = serde_json::json!(["none"])), "which it lacks");
+    refused(with(&|about| about["tables"][1] = about["tables"][0].clone()), "twice");
+    refused(with(&|about| about["tables"][1]["name"] = "other".into()), "name other tables");
+    refused(with(&|about| *about = serde_json::json!([])), "is not readable");
+    refused(
+        with(&|about| {
+            let column = about["tables"][0]["columns"][0].clone();
+            let columns = (0..3_000).map(|n| {
+                let mut c = column.clone();
+                c["name"] = n.to_string().into();
+                c
+            });
+            about["tables"][0]["columns"] = columns.collect();
+        }),
+        "more columns than a table has",
+    );
+    refused(forged(|_, manifest| manifest["tables"][0]["digest"] = "0".into()), "the digest of");
+    refused(forged(|_, manifest| *manifest = serde_json::json!({"tables": 1})), "is not readable");
+    refused(forged(|_, manifest| manifest["tables"] = serde_json::json!([])), "name other tables");
 }
 
 #[test]
