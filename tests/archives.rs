@@ -14,12 +14,14 @@ use mlops::archive::reader::ArchiveSource;
 use mlops::archive::writer::{ArchiveSink, Options, Written};
 use mlops::domain::address::StoreAddress;
 use mlops::domain::catalogue::{Catalogue, Line};
+use mlops::domain::cell::{Batch, Cell};
 use mlops::domain::digest::TableDigest;
 use mlops::domain::failure::{Failure, Kind};
-use mlops::engine::RowSource;
+use mlops::domain::table::TableShape;
 use mlops::engine::cancel::Cancel;
 use mlops::engine::copy::{Work, copy, count, digest};
 use mlops::engine::event::Silent;
+use mlops::engine::{RowSink, RowSource};
 use mlops::store::open::{OpenStore, Opening};
 use mlops::store::sqlite::sink::SqliteSink;
 
@@ -205,11 +207,49 @@ fn nothing_stands_under_the_name_before_it_is_published_and_nothing_is_overwritt
     let other = Destination::File(home.path().join("b.tar"));
     let sink = ArchiveSink::create(other, &about(&store), &rows, Options::default()).unwrap();
     let temporary = sink.path().unwrap().to_owned();
-    let failed = mlops::engine::RowSink::load(&sink, &shapes[0], &mut |_| Err(Failure::source("no")));
+    let failed = sink.load(&shapes[0], &mut |_| Err(Failure::source("no")));
     assert!(failed.is_err() && sink.finish(&vec![TableDigest::default(); shapes.len()]).is_err());
     assert!(temporary.exists());
     drop(sink);
     assert!(!temporary.exists());
+}
+
+#[test]
+fn what_cannot_be_written_or_read_is_named() {
+    let home = folder();
+    let store = open_store(sample(200).to_str().unwrap(), &[], home.path());
+    let rows = vec![0; store.source.shapes().len()];
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let to = Destination::Stream(Box::new(full), "standard output".to_owned());
+    let failure = ArchiveSink::create(to, &about(&store), &rows, Options::default()).err().unwrap();
+    assert_eq!(failure.kind, Kind::Target);
+    assert!(failure.message.starts_with("the archive standard output cannot be written: No space left"), "{failure}");
+    let to = Destination::File(home.path().join("none/a.tar"));
+    assert_eq!(ArchiveSink::create(to, &about(&store), &rows, Options::default()).err().unwrap().kind, Kind::Target);
+    for path in [home.path().to_owned(), home.path().join("none"), PathBuf::from("/dev/null")] {
+        assert_eq!(ArchiveSource::open(&path, &Cancel::new()).err().unwrap().kind, Kind::Source, "{path:?}");
+    }
+    for name in ["", "a\nb"] {
+        let mut about = about(&store);
+        about.shapes.push(Arc::new(TableShape { name: name.to_owned(), ..(*about.shapes[0]).clone() }));
+        let to = Destination::File(home.path().join("a.tar"));
+        let failure = ArchiveSink::create(to, &about, &rows, Options::default()).err().unwrap();
+        assert!(failure.kind == Kind::Source && failure.message.contains("which a script for psql cannot carry"));
+    }
+    // A row that no reader would take.
+    let to = Destination::File(home.path().join("a.tar"));
+    let sink = ArchiveSink::create(to, &about(&store), &rows, Options::default()).unwrap();
+    let shape = store.source.shapes().iter().find(|s| s.name == "experiment_tags").unwrap();
+    let failed = sink.load(shape, &mut |writer| {
+        let mut batch = Batch::new(shape.clone());
+        batch.push_bytes(Cell::Text, b"huge");
+        batch.push_bytes(Cell::Text, &vec![b'\\'; layout::MAX_ROW_BYTES / 2]);
+        batch.push(Cell::Int(0));
+        writer.write(&batch)
+    });
+    let failure = failed.unwrap_err();
+    assert_eq!(failure.kind, Kind::Source);
+    assert!(failure.message.contains("key=\"huge\"") && failure.message.contains("256 MiB"), "{failure}");
 }
 
 /// A generator of places that are spread and the same in each run.
