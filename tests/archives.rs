@@ -14,13 +14,14 @@ use mlops::archive::reader::ArchiveSource;
 use mlops::archive::writer::{ArchiveSink, Options, Written};
 use mlops::domain::address::StoreAddress;
 use mlops::domain::catalogue::{Catalogue, Line};
+use mlops::domain::cell::{Batch, Cell};
 use mlops::domain::digest::TableDigest;
 use mlops::domain::failure::{Failure, Kind};
-use mlops::engine::Part;
-use mlops::engine::RowSource;
+use mlops::domain::table::TableShape;
 use mlops::engine::cancel::Cancel;
 use mlops::engine::copy::{Work, copy, count, digest};
 use mlops::engine::event::Silent;
+use mlops::engine::{Part, RowSink, RowSource};
 use mlops::source::{OpenStore, Opening};
 use mlops::store::sqlite::sink::SqliteSink;
 
@@ -177,6 +178,12 @@ fn a_stream_is_the_same_archive_as_a_file() {
     let spooled = mlops::archive::stored::spool(&mut bytes.as_slice(), home.path(), &Cancel::new()).unwrap();
     let archive = ArchiveSource::of(Box::new(spooled), "-".to_owned(), &Cancel::new()).unwrap();
     assert_eq!(read_back(&archive).unwrap(), digests);
+    let nowhere = mlops::archive::stored::spool(&mut bytes.as_slice(), &home.path().join("none"), &Cancel::new());
+    assert_eq!(nowhere.unwrap_err().kind, Kind::Configuration);
+    let cancelled = Cancel::new();
+    cancelled.cancel(2);
+    let stopped = mlops::archive::stored::spool(&mut bytes.as_slice(), home.path(), &cancelled);
+    assert_eq!(stopped.unwrap_err().kind, Kind::Interrupted(2));
 }
 
 #[test]
@@ -200,11 +207,49 @@ fn nothing_stands_under_the_name_before_it_is_published_and_nothing_is_overwritt
     let other = Destination::File(home.path().join("b.tar"));
     let sink = ArchiveSink::create(other, &about(&store), &rows, Options::default()).unwrap();
     let temporary = sink.path().unwrap().to_owned();
-    let failed = mlops::engine::RowSink::load(&sink, &shapes[0], Part::ALL, &mut |_| Err(Failure::source("no")));
+    let failed = sink.load(&shapes[0], Part::ALL, &mut |_| Err(Failure::source("no")));
     assert!(failed.is_err() && sink.finish(&vec![TableDigest::default(); shapes.len()]).is_err());
     assert!(temporary.exists());
     drop(sink);
     assert!(!temporary.exists());
+}
+
+#[test]
+fn what_cannot_be_written_or_read_is_named() {
+    let home = folder();
+    let store = open_store(sample(200).to_str().unwrap(), &[], home.path());
+    let rows = vec![0; store.source.shapes().len()];
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let to = Destination::Stream(Box::new(full), "standard output".to_owned());
+    let failure = ArchiveSink::create(to, &about(&store), &rows, Options::default()).err().unwrap();
+    assert_eq!(failure.kind, Kind::Target);
+    assert!(failure.message.starts_with("the archive standard output cannot be written: No space left"), "{failure}");
+    let to = Destination::File(home.path().join("none/a.tar"));
+    assert_eq!(ArchiveSink::create(to, &about(&store), &rows, Options::default()).err().unwrap().kind, Kind::Target);
+    for path in [home.path().to_owned(), home.path().join("none"), PathBuf::from("/dev/null")] {
+        assert_eq!(ArchiveSource::open(&path, &Cancel::new()).err().unwrap().kind, Kind::Source, "{path:?}");
+    }
+    for name in ["", "a\nb"] {
+        let mut about = about(&store);
+        about.shapes.push(Arc::new(TableShape { name: name.to_owned(), ..(*about.shapes[0]).clone() }));
+        let to = Destination::File(home.path().join("a.tar"));
+        let failure = ArchiveSink::create(to, &about, &rows, Options::default()).err().unwrap();
+        assert!(failure.kind == Kind::Source && failure.message.contains("which a script for psql cannot carry"));
+    }
+    // A row that no reader would take.
+    let to = Destination::File(home.path().join("a.tar"));
+    let sink = ArchiveSink::create(to, &about(&store), &rows, Options::default()).unwrap();
+    let shape = store.source.shapes().iter().find(|s| s.name == "experiment_tags").unwrap();
+    let failed = sink.load(shape, Part::ALL, &mut |writer| {
+        let mut batch = Batch::new(shape.clone());
+        batch.push_bytes(Cell::Text, b"huge");
+        batch.push_bytes(Cell::Text, &vec![b'\\'; layout::MAX_ROW_BYTES / 2]);
+        batch.push(Cell::Int(0));
+        writer.write(&batch)
+    });
+    let failure = failed.unwrap_err();
+    assert_eq!(failure.kind, Kind::Source);
+    assert!(failure.message.contains("key=\"huge\"") && failure.message.contains("256 MiB"), "{failure}");
 }
 
 /// A generator of places that are spread and the same in each run.
@@ -400,6 +445,45 @@ fn a_newer_format_is_refused_with_the_version_that_reads_it() {
     assert_eq!(failure.kind, Kind::Damaged);
     assert_eq!(failure.message, "x.tar was written by a newer mlops (format 2; this one reads up to 1)");
     assert_eq!(failure.hint.as_deref(), Some("use mlops 7.0.0 or newer"));
+}
+
+#[test]
+fn descriptions_that_cannot_be_are_refused() {
+    let with = |change: &dyn Fn(&mut serde_json::Value)| {
+        forged(|all, manifest| {
+            let mut about = serde_json::from_slice(&all[0].1).unwrap();
+            change(&mut about);
+            let content = serde_json::to_vec(&about).unwrap();
+            let index = replace(all, manifest, layout::ABOUT, content.clone());
+            manifest["entries"][index]["raw_bytes"] = content.len().into();
+        })
+    };
+    assert!(read_bytes(with(&|_| {})).is_ok());
+    refused(with(&|about| about["format"] = 0.into()), "there is no format 0");
+    refused(with(&|about| about["digest_encoding"] = 2.into()), "digests of encoding 2");
+    refused(with(&|about| about["compression"] = "lzma".into()), "the compression `lzma`");
+    refused(with(&|about| about["revisions"][0]["line"] = "x\ny".into()), "the line `x\\ny`");
+    refused(with(&|about| about["tables"][0]["columns"][0]["type"] = "money".into()), "the type `money`");
+    refused(with(&|about| about["tables"][0]["columns"] = serde_json::json!([])), "without columns");
+    refused(with(&|about| about["tables"][0]["key"] = serde_json::json!(["none"])), "which it lacks");
+    refused(with(&|about| about["tables"][1] = about["tables"][0].clone()), "twice");
+    refused(with(&|about| about["tables"][1]["name"] = "other".into()), "name other tables");
+    refused(with(&|about| *about = serde_json::json!([])), "is not readable");
+    refused(
+        with(&|about| {
+            let column = about["tables"][0]["columns"][0].clone();
+            let columns = (0..3_000).map(|n| {
+                let mut c = column.clone();
+                c["name"] = n.to_string().into();
+                c
+            });
+            about["tables"][0]["columns"] = columns.collect();
+        }),
+        "more columns than a table has",
+    );
+    refused(forged(|_, manifest| manifest["tables"][0]["digest"] = "0".into()), "the digest of");
+    refused(forged(|_, manifest| *manifest = serde_json::json!({"tables": 1})), "is not readable");
+    refused(forged(|_, manifest| manifest["tables"] = serde_json::json!([])), "name other tables");
 }
 
 #[test]

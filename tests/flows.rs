@@ -148,3 +148,81 @@ fn the_sample_is_a_store_that_mlflow_reads() {
     same(&before, &server.answers("3.17.2"), "the sample");
     server.exercise();
 }
+
+/// What PostgreSQL cannot hold of a store that began as `mlruns` folders: ids of 18 digits.
+#[test]
+fn a_former_file_store_lives_on_with_small_ids() {
+    let release = "3.17.2";
+    let place = folder();
+    let path = |name: &str| place.path().join(name).to_str().unwrap().to_owned();
+    let file = place.path().join("mlflow.db");
+    let made = Command::new(python(release))
+        .arg(root().join("tests/mlflow/filestore.py"))
+        .args(["--folder", &path("files"), "--out", file.to_str().unwrap()])
+        .output()
+        .unwrap();
+    Said::of(made).expect(0);
+    let server = Server::start(release, &format!("sqlite:///{}", file.display()), place.path(), &[]);
+    server.script("answers.py", &["--out", &path("before.json")]).expect(0);
+    drop(server);
+    let database = postgres(15).database("flow_filestore");
+    let refused = migrate(place.path(), &file, &database.url(), &["-q"]).expect(6);
+    assert!(refused.err.contains("--remap-experiment-ids"), "{}", refused.err);
+    let policy = ["-q", "--remap-experiment-ids", "--certificate", &path("certificate.json")];
+    migrate(place.path(), &file, &database.url(), &policy).expect(0);
+    let certificate: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(path("certificate.json")).unwrap()).unwrap();
+    let ids = certificate["policies"]["experiment_ids"].as_array().unwrap();
+    let map: serde_json::Map<_, _> =
+        ids.iter().map(|id| (id["old"].as_str().unwrap().to_owned(), id["new"].clone())).collect();
+    assert_eq!(map.len(), 3);
+    fs::write(path("map.json"), serde_json::Value::from(map).to_string()).unwrap();
+    let server = Server::start(release, &database.sqlalchemy(), place.path(), &[]);
+    server.script("answers.py", &["--out", &path("after.json")]).expect(0);
+    let check = Command::new(python(release))
+        .arg(root().join("tests/mlflow/filestore_check.py"))
+        .args(["--before", &path("before.json"), "--after", &path("after.json"), "--ids", &path("map.json")])
+        .output()
+        .unwrap();
+    Said::of(check).expect(0);
+    server.exercise();
+}
+
+/// A trainer writes on while archives are taken: none of its writes fails, and each archive is one moment.
+#[test]
+fn a_server_is_written_to_while_it_is_exported() {
+    let release = "3.17.2";
+    let place = folder();
+    let path = |name: &str| place.path().join(name).to_str().unwrap().to_owned();
+    let file = place.path().join("mlflow.db");
+    fs::copy(crate::support::sample(100_000), &file).unwrap();
+    let server = Server::start(release, &format!("sqlite:///{}", file.display()), place.path(), &[]);
+    let mut writer = Command::new(&server.python)
+        .arg(root().join("tests/mlflow/writer.py"))
+        .args(["--uri", &server.url, "--rate", "50", "--ready-file", &path("writing")])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let run = wait_for("the first write", Duration::from_secs(60), || {
+        fs::read_to_string(path("writing")).ok().filter(|text| !text.trim().is_empty())
+    });
+    let mut seen = 0;
+    for turn in 0..5 {
+        let (archive, copy) = (path(&format!("{turn}.tar")), path(&format!("{turn}.db")));
+        crate::support::run(place.path(), &["migrate", "export", "-q", file.to_str().unwrap(), "--file", &archive])
+            .expect(0);
+        crate::support::run(place.path(), &["migrate", "import", "-q", &archive, "--target", &copy]).expect(0);
+        let said = Command::new(&server.python)
+            .arg(root().join("tests/mlflow/consistency.py"))
+            .args(["--store", &copy, "--run", run.trim(), "--at-least", &seen.to_string()])
+            .output()
+            .unwrap();
+        seen = Said::of(said).expect(0).json()["steps"].as_i64().unwrap();
+    }
+    assert!(seen > 0, "nothing was written: this proves nothing");
+    drop(writer.stdin.take());
+    let said = Said::of(writer.wait_with_output().unwrap()).expect(0).json();
+    assert_eq!(said["failed"], 0, "{said}");
+    assert!(said["written"].as_i64().unwrap() >= seen, "{said}");
+}

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::layout::{ABOUT, Compression, FORMAT};
+use super::layout::{ABOUT, Compression, FORMAT, MAX_COLUMNS};
 use crate::domain::catalogue::{Line, TableDef};
 use crate::domain::digest;
 use crate::domain::failure::{Failure, Outcome};
@@ -222,6 +222,12 @@ struct TableWire {
 
 impl TableWire {
     fn shape(self) -> Result<TableShape, String> {
+        if self.columns.is_empty() {
+            return Err("without columns".to_owned());
+        }
+        if self.columns.len() > MAX_COLUMNS || self.key.len() > self.columns.len() {
+            return Err("with more columns than a table has".to_owned());
+        }
         let mut columns: Vec<Column> = Vec::new();
         let mut names = BTreeSet::new();
         for column in self.columns {
@@ -231,9 +237,6 @@ impl TableWire {
                 return Err(format!("with the column `{}` twice", column.name.escape_debug()));
             }
             columns.push(Column { name: column.name, kind, max_chars: column.max_chars, not_null: column.not_null });
-        }
-        if columns.is_empty() {
-            return Err("without columns".to_owned());
         }
         let place = |name: &String| {
             let found = columns.iter().position(|c| c.name == *name);

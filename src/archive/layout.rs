@@ -26,6 +26,8 @@ pub const PIECE_BYTES: u64 = 8 << 20;
 pub const MAX_ROW_BYTES: usize = 256 << 20;
 /// Entries at most: some 800 GB of rows.
 pub const MAX_ENTRIES: usize = 100_000;
+/// Columns of a table at most: SQLite's own limit, and PostgreSQL's is 1,600.
+pub const MAX_COLUMNS: usize = 2_000;
 /// The most bytes of an entry that is not data and not the manifest.
 pub const MAX_TEXT_BYTES: u64 = 16 << 20;
 /// The most bytes of the manifest, which has a line for each entry.

@@ -1,5 +1,6 @@
 //! The archive as a source.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
@@ -67,10 +68,11 @@ impl ArchiveSource {
             f
         })?;
         let mut pieces: Vec<Vec<Piece>> = walked.about.tables.iter().map(|_| Vec::new()).collect();
+        let places: BTreeMap<&str, usize> =
+            walked.about.tables.iter().enumerate().map(|(i, t)| (t.shape.name.as_str(), i)).collect();
         for (entry, at) in walked.manifest.entries.into_iter().zip(walked.places) {
             let Some((table, rows)) = entry.rows else { continue };
-            let index = walked.about.tables.iter().position(|t| t.shape.name == table);
-            if let Some(pieces) = index.and_then(|i| pieces.get_mut(i)) {
+            if let Some(pieces) = places.get(table.as_str()).and_then(|i| pieces.get_mut(*i)) {
                 pieces.push(Piece {
                     entry: entry.name,
                     at,

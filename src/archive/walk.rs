@@ -1,5 +1,6 @@
 //! Going through an archive from its first byte to its last before anything in it is believed.
 
+use std::collections::BTreeMap;
 use std::io::Read;
 
 use sha2::{Digest as _, Sha256};
@@ -174,11 +175,11 @@ fn check_order(about: &ArchivedAbout, manifest: &Manifest) -> Outcome<()> {
         return Err(damaged(format!("`{}` and `{}` name other tables", layout::ABOUT, layout::MANIFEST)));
     }
     let wrong = |e: &EntryRecord| damaged(format!("`{}` is not where it belongs", e.name.escape_debug()));
-    let mut pieces: std::collections::BTreeMap<&str, (usize, u64)> =
-        manifest.tables.iter().map(|t| (t.name.as_str(), (0, 0))).collect();
+    // Of each table: its entries, their rows, and whether one of them has no number.
+    let mut pieces: BTreeMap<&str, (usize, u64, bool)> =
+        manifest.tables.iter().map(|t| (t.name.as_str(), (0, 0, false))).collect();
     let mut fixed = [layout::ABOUT, layout::TABLES, layout::POST_DATA, layout::SQLITE].into_iter().peekable();
     let mut entries = manifest.entries.iter();
-    let mut alone: Vec<&str> = Vec::new();
     if entries.next_back().is_none_or(|e| e.name != layout::RESTORE || e.rows.is_some()) {
         return Err(damaged(format!("`{}` is not its last entry but the manifest", layout::RESTORE)));
     }
@@ -194,19 +195,19 @@ fn check_order(about: &ArchivedAbout, manifest: &Manifest) -> Outcome<()> {
             return Err(wrong(entry));
         }
         fixed.by_ref().for_each(drop);
-        let (count, sum) = pieces.get_mut(table.as_str()).ok_or_else(|| wrong(entry))?;
+        let (count, sum, alone) = pieces.get_mut(table.as_str()).ok_or_else(|| wrong(entry))?;
         *count += 1;
         // The writer writes no empty piece, and a sum that overflows is no row count.
         *sum = sum.checked_add(*rows).filter(|_| *rows > 0).ok_or_else(|| wrong(entry))?;
         if entry.name == layout::piece_name(table, None, about.compression) {
-            alone.push(table);
+            *alone = true;
         } else if entry.name != layout::piece_name(table, Some(*count), about.compression) {
             return Err(wrong(entry));
         }
     }
     for table in &manifest.tables {
-        let (count, sum) = pieces.get(table.name.as_str()).copied().unwrap_or_default();
-        if sum != table.digest.rows || (alone.contains(&table.name.as_str()) && count != 1) {
+        let (count, sum, alone) = pieces.get(table.name.as_str()).copied().unwrap_or_default();
+        if sum != table.digest.rows || (alone && count != 1) {
             return Err(damaged(format!(
                 "has {sum} rows of `{}` in {count} entries, and its manifest says {}",
                 table.name.escape_debug(),
