@@ -15,6 +15,7 @@
 //! | [`engine`] | copy and compare over any source and sink; cancelling; events |
 //! | [`store`] | SQLite and PostgreSQL as sources and sinks |
 //! | [`archive`] | the archive format, both directions |
+//! | [`newfile`] | a file that gets its name when it is whole |
 //! | [`source`] | opening any of them for reading: what it is, and its rows |
 //! | [`migrate`] | the plan and the execution of a migration, its certificate |
 //! | [`demo`] | a sample store to try everything on |
@@ -37,6 +38,7 @@ pub mod demo;
 pub mod domain;
 pub mod engine;
 pub mod migrate;
+pub mod newfile;
 pub mod report;
 pub mod source;
 pub mod state;

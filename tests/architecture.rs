@@ -79,8 +79,10 @@ fn engine_knows_the_domain_and_itself() {
 
 #[test]
 fn adapters_do_not_know_each_other_or_a_capability() {
-    uses_only("store/", &["domain", "engine", "store"]);
-    uses_only("archive/", &["domain", "engine", "archive"]);
+    uses_only("store/", &["domain", "engine", "newfile", "store"]);
+    uses_only("archive/", &["domain", "engine", "newfile", "archive"]);
+    uses_only("newfile.rs", &["domain"]);
+    uses_only("source.rs", &["domain", "engine", "store", "archive"]);
     for (one, other) in [("store/sqlite/", "store::postgres"), ("store/postgres/", "store::sqlite")] {
         nowhere(&[other], |name| !name.starts_with(one));
     }
@@ -88,8 +90,8 @@ fn adapters_do_not_know_each_other_or_a_capability() {
 
 #[test]
 fn capabilities_neither_print_nor_parse() {
-    uses_only("migrate/", &["domain", "engine", "store", "migrate"]);
-    uses_only("demo/", &["domain", "engine", "store", "migrate", "demo"]);
+    uses_only("migrate/", &["domain", "engine", "store", "archive", "source", "newfile", "migrate", "TOOL"]);
+    uses_only("demo/", &["domain", "engine", "store", "migrate", "source", "demo"]);
     uses_only("state/", &["domain", "state"]);
     uses_only("cli/", &["cli", "command"]);
 }

@@ -14,6 +14,7 @@ use crate::migrate::execute::{consent, execute};
 use crate::migrate::outcome::Migrated;
 use crate::migrate::policy::Policies;
 use crate::migrate::{plan, verify};
+use crate::newfile::folder_of;
 use crate::report::{self, Result as Report};
 use crate::state::{self, Journal};
 use crate::store::postgres::private::PrivateCluster;
@@ -125,7 +126,8 @@ fn carry_out(
         check_certificate(file)?;
     }
     let work = context.work();
-    let prepared = plan::prepare(request, &work)?;
+    let mut prepared = plan::prepare(request, &work)?;
+    prepared.stream = context.reporter.aside.then(report::stream);
     if context.dry_run {
         let exit = match (prepared.findings.is_empty(), prepared.plan.applied.rows_aside()) {
             (true, 0) => 0,
@@ -231,8 +233,7 @@ fn check_certificate(file: &Path) -> Outcome<()> {
                 .hint("name another file with --certificate"));
         }
     }
-    let folder = file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    tempfile::NamedTempFile::new_in(folder).map(|_| ()).map_err(|e| {
+    tempfile::NamedTempFile::new_in(folder_of(file)).map(|_| ()).map_err(|e| {
         Failure::usage(format!("the certificate {} cannot be written: {e}", shown(file)))
             .hint("name a file in a folder that is there")
     })
@@ -242,9 +243,8 @@ fn check_certificate(file: &Path) -> Outcome<()> {
 /// failure here makes it "done in part".
 fn write_certificate(file: Option<&Path>, migrated: &Migrated, context: &Context, warnings: &mut Vec<String>) -> u8 {
     let Some(file) = file else { return 0 };
-    let folder = file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let write = || -> std::io::Result<()> {
-        let mut temporary = tempfile::NamedTempFile::new_in(folder)?;
+        let mut temporary = tempfile::NamedTempFile::new_in(folder_of(file))?;
         temporary.write_all(report::certificate(migrated, context.reporter.started).as_bytes())?;
         temporary.as_file().sync_all()?;
         temporary.persist(file).map_err(|e| e.error)?;

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::archive::about::About;
-use crate::archive::layout::Compression;
 use crate::archive::manifest::TableRecord;
 use crate::archive::output::Destination as Output;
 use crate::archive::reader::ArchiveSource;
@@ -21,8 +20,8 @@ use crate::engine::event::Event;
 use crate::migrate::outcome::{Migrated, MigratedTable};
 use crate::migrate::pipeline::{Loaded, Pipeline};
 use crate::migrate::plan::{Destination, Existing, Plan, Prepared};
-use crate::migrate::policy::AsideFile;
 use crate::migrate::survey::{refusal, survey};
+use crate::newfile::NewFile;
 use crate::source::OpenStore;
 use crate::store::postgres::connect::Postgres;
 use crate::store::postgres::source::PgSource;
@@ -77,14 +76,19 @@ pub fn execute(
     work: &Work<'_>,
 ) -> Outcome<Migrated> {
     let clock = Clock::new(begun);
-    let Prepared { plan, store, shapes, destination, findings, aside } = prepared;
+    let Prepared { plan, store, shapes, destination, findings, aside, stream } = prepared;
     if !findings.is_empty() {
         return Err(refusal(&store.address, &findings));
     }
     let surveyed = plan.applied.surveyed;
-    let compression = plan.compression;
     let outcome = match destination {
-        Destination::Archive(path) => to_archive(plan, &store, &shapes, &path, compression, clock, work),
+        Destination::Archive(path) => {
+            let to = match stream {
+                Some(stream) => Output::Stream(stream, "standard output".to_owned()),
+                None => Output::File(path),
+            };
+            to_archive(plan, &store, &shapes, to, clock, work)
+        }
         Destination::Sqlite(path) => to_sqlite(plan, &store, &shapes, &path, aside, clock, work),
         Destination::Postgres { postgres, seen, place } => {
             let seen = (&seen, &place);
@@ -111,7 +115,7 @@ fn to_postgres(
     postgres: &Arc<Postgres>,
     (seen, place): (&target::Target, &target::Place),
     confirmed: Option<&Confirmed>,
-    aside: Option<AsideFile>,
+    aside: Option<NewFile>,
     mut clock: Clock,
     work: &Work<'_>,
 ) -> Outcome<Migrated> {
@@ -149,7 +153,7 @@ fn to_postgres(
         Existing::Nothing | Existing::FreshServer(_) => None,
     };
     // Rows that are put aside are safe before the others are seen.
-    aside.map_or(Ok(()), AsideFile::publish)?;
+    aside.map_or(Ok(()), NewFile::publish)?;
     stage.publish(seen, place, tables, &foreign, keep_in)?;
     clock.lap("publishing");
     warnings.extend(outdated(store, &plan));
@@ -165,8 +169,7 @@ fn to_archive(
     mut plan: Plan,
     store: &OpenStore,
     shapes: &[Shape],
-    path: &Path,
-    compression: Compression,
+    to: Output,
     mut clock: Clock,
     work: &Work<'_>,
 ) -> Outcome<Migrated> {
@@ -181,13 +184,8 @@ fn to_archive(
         shapes: shapes.to_vec(),
         sqlite_ddl: store.sqlite_ddl()?,
     };
-    let to = if path.as_os_str() == "-" {
-        Output::Stream(Box::new(std::io::stdout()), "standard output".to_owned())
-    } else {
-        Output::File(path.to_owned())
-    };
     let rows: Vec<u64> = plan.tables.iter().map(|(_, rows)| *rows).collect();
-    let sink = ArchiveSink::create(to, &about, &rows, Options { compression })?;
+    let sink = ArchiveSink::create(to, &about, &rows, Options { compression: plan.compression })?;
     work.events.event(Event::Phase { name: "copying rows", total: Some(plan.rows()), unit: "rows" });
     let sources = copy(store.source.as_ref(), &sink, shapes, &rows, work)?;
     store.prove(&sources)?;
@@ -238,7 +236,7 @@ fn to_sqlite(
     store: &OpenStore,
     shapes: &[Shape],
     path: &Path,
-    aside: Option<AsideFile>,
+    aside: Option<NewFile>,
     mut clock: Clock,
     work: &Work<'_>,
 ) -> Outcome<Migrated> {
@@ -259,7 +257,7 @@ fn to_sqlite(
         clock.lap("verification");
     }
     work.cancel.check()?;
-    aside.map_or(Ok(()), AsideFile::publish)?;
+    aside.map_or(Ok(()), NewFile::publish)?;
     sink.publish()?;
     clock.lap("publishing");
     let mut warnings = plan.notes.clone();

@@ -1,6 +1,7 @@
 //! The plan of a migration: what is there, what will be done, and that it may be done.
 
 use std::collections::BTreeSet;
+use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -11,8 +12,9 @@ use crate::domain::ddl;
 use crate::domain::failure::{Failure, Outcome};
 use crate::domain::table::Shape;
 use crate::engine::copy::{Work, count};
-use crate::migrate::policy::{self, Applied, AsideFile, Policies};
+use crate::migrate::policy::{self, Applied, Policies};
 use crate::migrate::survey::Finding;
+use crate::newfile::NewFile;
 use crate::source::{OpenStore, Opening};
 use crate::store::postgres::connect::Postgres;
 use crate::store::postgres::target::{self, Contents, Place, REPLACED, Target};
@@ -121,7 +123,9 @@ pub struct Prepared {
     /// What keeps the plan from being carried out: all that PostgreSQL cannot hold and no policy takes care of.
     pub findings: Vec<Finding>,
     /// The rows that are put aside, written but without a name.
-    pub aside: Option<AsideFile>,
+    pub aside: Option<NewFile>,
+    /// Where an archive goes that is streamed.
+    pub stream: Option<Box<dyn Write + Send>>,
 }
 
 /// The target of a plan.
@@ -205,7 +209,7 @@ pub fn prepare(request: &Request, work: &Work<'_>) -> Outcome<Prepared> {
     }
     let rows = count(store.source.as_ref(), &shapes, work)?;
     plan.tables = shapes.iter().map(|s| s.name.clone()).zip(rows).collect();
-    Ok(Prepared { plan, store, shapes, destination, findings, aside })
+    Ok(Prepared { plan, store, shapes, destination, findings, aside, stream: None })
 }
 
 /// The revisions of a store in words for documents: line and id.

@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::domain::address::shown;
 use crate::domain::amend::{Amendments, ExperimentIds, Rewrite, small_ids};
 use crate::domain::catalogue::{Catalogue, TableDef};
 use crate::domain::cell::Cell;
@@ -18,6 +17,7 @@ use crate::engine::copy::{Work, copy};
 use crate::engine::event::Event;
 use crate::migrate::execute::foreign;
 use crate::migrate::survey::{AddressForm, Finding, Overlong, Surveyor};
+use crate::newfile::NewFile;
 use crate::source::OpenStore;
 use crate::store::scratch::Scratch;
 use crate::store::sqlite::quarantine::{Aside, Quarantine};
@@ -82,44 +82,13 @@ pub struct Widened {
     pub to: u32,
 }
 
-/// The file of rows that are put aside, before it has its name.
-pub struct AsideFile {
-    temporary: tempfile::NamedTempFile,
-    path: PathBuf,
-}
-
-impl AsideFile {
-    fn create(path: &Path) -> Outcome<AsideFile> {
-        if path.exists() {
-            return Err(Failure::refused(format!("{} is there already", shown(path)))
-                .hint("name another file with --quarantine-file"));
-        }
-        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let temporary = tempfile::NamedTempFile::new_in(folder)
-            .map_err(|e| Failure::target(format!("{} cannot be written: {e}", shown(path))))?;
-        Ok(AsideFile { temporary, path: path.to_owned() })
-    }
-
-    /// Gives the file its name, after it has reached the disk.
-    ///
-    /// # Errors
-    /// Target: the disk failed, or the name was taken meanwhile.
-    pub fn publish(self) -> Outcome<()> {
-        let failed = |e: std::io::Error| Failure::target(format!("{}: {e}", shown(&self.path)));
-        self.temporary.as_file().sync_all().map_err(failed)?;
-        self.temporary.persist_noclobber(&self.path).map_err(|e| failed(e.error))?;
-        let folder = self.path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        std::fs::File::open(folder).and_then(|f| f.sync_all()).map_err(failed)
-    }
-}
-
 /// What is left to be told and done after the policies were applied to a store.
 pub(super) struct Outcomes {
     pub(super) applied: Applied,
     /// What no policy takes care of.
     pub(super) findings: Vec<Finding>,
     pub(super) notes: Vec<String>,
-    pub(super) aside: Option<AsideFile>,
+    pub(super) aside: Option<NewFile>,
 }
 
 /// Surveys the store and applies the policies: its source then gives the rows as they are to be, its tables are as wide
@@ -176,7 +145,8 @@ pub(super) fn apply(
         && !findings.is_empty()
     {
         let quarantine = quarantine.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let mut file = AsideFile::create(path)?;
+        // Whole rows, secrets included: for their owner alone.
+        let mut file = NewFile::create(path, 0o600)?;
         applied.aside = put_aside(store, shapes, quarantine, &mut file)?;
         applied.quarantine = Some(path.clone());
         aside = Some(file);
@@ -239,7 +209,7 @@ fn put_aside(
     store: &mut OpenStore,
     shapes: &[Shape],
     quarantine: Quarantine,
-    file: &mut AsideFile,
+    file: &mut NewFile,
 ) -> Outcome<Vec<Aside>> {
     let Some(snapshot) = &store.snapshot else { return Ok(Vec::new()) };
     let before = shapes.iter().map(|s| store.source.rows(s)).sum::<Outcome<u64>>()?;
@@ -249,7 +219,7 @@ fn put_aside(
     quarantine.open_store()?;
     quarantine.follow(&store.identity.tables)?;
     let aside = quarantine.marked()?;
-    let mut out = std::io::BufWriter::new(&mut file.temporary);
+    let mut out = std::io::BufWriter::new(file.file());
     quarantine.write(shapes, &mut out)?;
     std::io::Write::flush(&mut out)
         .map_err(|e| Failure::target(format!("the rows that are put aside cannot be written: {e}")))?;

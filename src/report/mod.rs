@@ -124,6 +124,11 @@ fn stderr(text: &str) {
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
+/// Standard output, for a result that is a stream of bytes.
+pub fn stream() -> Box<dyn Write + Send> {
+    Box::new(std::io::stdout())
+}
+
 /// Prints a text that is the result: a completion script.
 pub fn raw(bytes: &[u8]) {
     let _ = std::io::stdout().lock().write_all(bytes);

@@ -1,7 +1,5 @@
 //! A new SQLite file as a sink: written under a temporary name beside its final one, and renamed when it was checked.
 
-use std::fs::{File, Permissions};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -9,18 +7,18 @@ use rusqlite::Connection;
 use rusqlite::types::{ToSqlOutput, Value, ValueRef};
 
 use super::Explain;
-use crate::domain::address::shown;
 use crate::domain::catalogue::TableDef;
 use crate::domain::cell::{Batch, Cell};
 use crate::domain::ddl::{quote, quote_list};
-use crate::domain::failure::{Failure, Outcome};
+use crate::domain::failure::Outcome;
 use crate::domain::table::{Shape, TableShape, Type};
 use crate::engine::{Part, RowSink, RowWriter};
+use crate::newfile::NewFile;
 
 /// A new file with MLflow's schema. Until [`SqliteSink::publish`] nothing stands under its final name.
 pub struct SqliteSink {
     connection: Mutex<Connection>,
-    temporary: tempfile::TempPath,
+    file: NewFile,
     target: PathBuf,
 }
 
@@ -30,20 +28,9 @@ impl SqliteSink {
     /// # Errors
     /// Target: the file is there already, or its folder cannot be written to.
     pub fn create(target: &Path, tables: &[Arc<TableDef>], foreign: &[Shape]) -> Outcome<SqliteSink> {
-        if target.exists() {
-            return Err(Failure::refused(format!("{} is there already", shown(target)))
-                .hint("name a file that does not exist yet"));
-        }
-        let folder = target.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let temporary = tempfile::Builder::new()
-            .prefix(".mlops-")
-            .suffix(".partial")
-            // As SQLite itself makes files: what the umask leaves of this.
-            .permissions(Permissions::from_mode(0o666))
-            .tempfile_in(folder)
-            .map_err(|e| Failure::target(format!("{} cannot be written to: {e}", shown(folder))))?
-            .into_temp_path();
-        let connection = Connection::open(&temporary).of_target(target)?;
+        // As SQLite itself makes files: what the umask leaves of this.
+        let file = NewFile::create(target, 0o666)?;
+        let connection = Connection::open(file.path()).of_target(target)?;
         let mut tables_sql: Vec<String> = tables.iter().map(|t| t.sqlite.create.clone()).collect();
         tables_sql.extend(foreign.iter().map(|shape| create_foreign_table(shape)));
         connection
@@ -52,7 +39,7 @@ impl SqliteSink {
                 tables_sql.join(";\n")
             ))
             .of_target(target)?;
-        Ok(SqliteSink { connection: Mutex::new(connection), temporary, target: target.to_owned() })
+        Ok(SqliteSink { connection: Mutex::new(connection), file, target: target.to_owned() })
     }
 
     fn connection(&self) -> MutexGuard<'_, Connection> {
@@ -75,7 +62,7 @@ impl SqliteSink {
 
     /// Where the unpublished file is.
     pub fn path(&self) -> &Path {
-        &self.temporary
+        self.file.path()
     }
 
     /// Gives the file its final name, after it has reached the disk.
@@ -83,15 +70,9 @@ impl SqliteSink {
     /// # Errors
     /// Target: the file appeared meanwhile, or the disk failed.
     pub fn publish(self) -> Outcome<()> {
-        let failed = |e: std::io::Error| Failure::target(format!("{}: {e}", shown(&self.target)));
         let connection = self.connection.into_inner().unwrap_or_else(PoisonError::into_inner);
         connection.close().map_err(|(_, e)| e).of_target(&self.target)?;
-        File::open(&self.temporary).and_then(|f| f.sync_all()).map_err(failed)?;
-        let folder = self.target.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned();
-        self.temporary
-            .persist_noclobber(&self.target)
-            .map_err(|e| Failure::target(format!("{}: {}", shown(&self.target), e.error)))?;
-        File::open(&folder).and_then(|f| f.sync_all()).map_err(|e| Failure::target(format!("{}: {e}", shown(&folder))))
+        self.file.publish()
     }
 }
 

@@ -1,0 +1,133 @@
+//! A file that gets its name when it is whole. Until then it lies beside that name under another, and goes away with
+//! whoever was writing it; what a killed run left is removed by the next one that writes into the same folder.
+
+use std::fs::{self, File, Permissions};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use crate::domain::address::shown;
+use crate::domain::failure::{Failure, Outcome};
+
+/// A file without its name. It is locked as long as it is written to, which tells it from an abandoned one.
+pub struct NewFile {
+    file: File,
+    temporary: tempfile::TempPath,
+    target: PathBuf,
+}
+
+const PREFIX: &str = ".mlops-";
+const SUFFIX: &str = ".partial";
+
+impl NewFile {
+    /// Begins a file that is to become `target`, with these permissions as far as the umask leaves them.
+    ///
+    /// # Errors
+    /// Refused: the name is taken. Target: the folder cannot be written to.
+    pub fn create(target: &Path, mode: u32) -> Outcome<NewFile> {
+        // A link to nothing is there as well.
+        if target.symlink_metadata().is_ok() {
+            return Err(taken(target));
+        }
+        let folder = folder_of(target);
+        remove_abandoned(&folder);
+        let make = || -> io::Result<(File, tempfile::TempPath)> {
+            let made = tempfile::Builder::new()
+                .prefix(PREFIX)
+                .suffix(SUFFIX)
+                .permissions(Permissions::from_mode(mode))
+                .tempfile_in(&folder)?;
+            let _ = made.as_file().try_lock();
+            Ok(made.into_parts())
+        };
+        let (file, temporary) =
+            make().map_err(|e| Failure::target(format!("{} cannot be written to: {e}", shown(&folder))))?;
+        Ok(NewFile { file, temporary, target: target.to_owned() })
+    }
+
+    /// The file, for writing.
+    pub fn file(&mut self) -> &mut File {
+        &mut self.file
+    }
+
+    /// Where it is now.
+    pub fn path(&self) -> &Path {
+        &self.temporary
+    }
+
+    /// What it is to be called.
+    pub fn target(&self) -> &Path {
+        &self.target
+    }
+
+    /// Gives it its name, after it has reached the disk.
+    ///
+    /// # Errors
+    /// Refused: the name was taken meanwhile. Target: the disk failed.
+    pub fn publish(self) -> Outcome<()> {
+        let failed = |e: io::Error| Failure::target(format!("{}: {e}", shown(&self.target)));
+        self.file.sync_all().map_err(failed)?;
+        self.temporary.persist_noclobber(&self.target).map_err(|e| match e.error.kind() {
+            io::ErrorKind::AlreadyExists => taken(&self.target),
+            _ => failed(e.error),
+        })?;
+        File::open(folder_of(&self.target)).and_then(|f| f.sync_all()).map_err(failed)
+    }
+}
+
+/// The folder that a file is or will be in.
+pub fn folder_of(target: &Path) -> PathBuf {
+    target.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned()
+}
+
+fn taken(target: &Path) -> Failure {
+    Failure::refused(format!("{} is there already", shown(target))).hint("name a file that does not exist yet")
+}
+
+fn remove_abandoned(folder: &Path) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        let is_file = entry.file_type().is_ok_and(|t| t.is_file());
+        if name.starts_with(PREFIX)
+            && name.ends_with(SUFFIX)
+            && is_file
+            && File::open(entry.path()).is_ok_and(|file| file.try_lock().is_ok())
+        {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn it_has_its_name_when_it_is_whole_and_takes_nobody_elses() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let names = || fs::read_dir(folder.path()).expect("readable").count();
+        let target = folder.path().join("x");
+        let mut new = NewFile::create(&target, 0o600).expect("new");
+        new.file().write_all(b"1").expect("written");
+        assert!(!target.exists());
+        // Another one beside it does not take it for abandoned.
+        drop(NewFile::create(&folder.path().join("y"), 0o600).expect("new"));
+        let other = NewFile::create(&target, 0o600).expect("not taken yet");
+        new.publish().expect("published");
+        assert_eq!(fs::read(&target).expect("there"), b"1");
+        assert!(other.publish().is_err() && NewFile::create(&target, 0o600).is_err());
+        assert_eq!((fs::read(&target).expect("there"), names()), (b"1".to_vec(), 1));
+    }
+
+    #[test]
+    fn what_a_killed_run_left_is_removed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        fs::write(folder.path().join(".mlops-killed.partial"), "half").expect("written");
+        drop(NewFile::create(&folder.path().join("x"), 0o600).expect("new"));
+        assert_eq!(fs::read_dir(folder.path()).expect("readable").count(), 0);
+    }
+}
