@@ -64,6 +64,16 @@ pub struct EntryRecord {
     pub raw_bytes: u64,
     /// Of a data entry: the table and the number of rows.
     pub rows: Option<(String, u64)>,
+    /// Of a data entry of a table that came in parts: where its part begins, in the source's own coordinate. Parts are
+    /// written as they come, and this is their order.
+    pub part: Option<i64>,
+}
+
+impl EntryRecord {
+    /// By this, pieces of a table are in the order that their rows had in the source.
+    pub fn order(&self) -> i64 {
+        self.part.unwrap_or(i64::MIN)
+    }
 }
 
 impl Manifest {
@@ -85,6 +95,7 @@ impl Manifest {
             rows: e.rows.as_ref().map(|(_, rows)| *rows),
             bytes: e.bytes,
             raw_bytes: e.raw_bytes,
+            part: e.part,
             sha256: e.sha256.clone(),
         };
         // A line for each table and entry: short, and still for people's eyes.
@@ -123,6 +134,7 @@ impl Manifest {
             bytes: entry.bytes,
             sha256: entry.sha256,
             raw_bytes: entry.raw_bytes,
+            part: entry.part,
         });
         Ok(Manifest { entries: entries.collect(), tables: tables.collect::<Outcome<_>>()? })
     }
@@ -175,5 +187,7 @@ struct EntryWire {
     rows: Option<u64>,
     bytes: u64,
     raw_bytes: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    part: Option<i64>,
     sha256: String,
 }

@@ -70,7 +70,9 @@ impl ArchiveSource {
         let mut pieces: Vec<Vec<Piece>> = walked.about.tables.iter().map(|_| Vec::new()).collect();
         let places: BTreeMap<&str, usize> =
             walked.about.tables.iter().enumerate().map(|(i, t)| (t.shape.name.as_str(), i)).collect();
-        for (entry, at) in walked.manifest.entries.into_iter().zip(walked.places) {
+        let mut stored_at: Vec<_> = walked.manifest.entries.into_iter().zip(walked.places).collect();
+        stored_at.sort_by_key(|(entry, _)| entry.order());
+        for (entry, at) in stored_at {
             let Some((table, rows)) = entry.rows else { continue };
             if let Some(pieces) = places.get(table.as_str()).and_then(|i| pieces.get_mut(*i)) {
                 pieces.push(Piece {

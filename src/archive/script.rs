@@ -78,7 +78,9 @@ pub(super) fn restore(about: &About, manifest: &Manifest, compression: Compressi
         Compression::Gzip => "gzip -dc",
         Compression::Zstd => "zstd -dcq",
     };
-    for entry in &manifest.entries {
+    let mut entries: Vec<_> = manifest.entries.iter().collect();
+    entries.sort_by_key(|entry| entry.order());
+    for entry in entries {
         let Some(shape) = entry.rows.as_ref().and_then(|(t, _)| about.shapes.iter().find(|s| s.name == *t)) else {
             continue;
         };

@@ -130,6 +130,7 @@ impl ArchiveSink {
             sha256: layout::sha256_hex(text),
             raw_bytes: text.len() as u64,
             rows: None,
+            part: None,
         };
         self.append(state, record, text)
     }
@@ -156,8 +157,8 @@ impl ArchiveSink {
         Ok(())
     }
 
-    /// Appends a piece of the table at `index`. `only`: the table has no other.
-    fn piece(&self, index: usize, shape: &Shape, piece: &Closed, only: bool) -> Outcome<()> {
+    /// Appends a piece of a part of the table at `index`. `only`: the table has no other piece.
+    fn piece(&self, index: usize, shape: &Shape, part: Part, piece: &Closed, only: bool) -> Outcome<()> {
         let mut guard = self.state();
         let state = &mut *guard;
         let Some(progress) = state.tables.get_mut(index) else {
@@ -175,6 +176,7 @@ impl ArchiveSink {
             sha256: piece.sha256.clone(),
             raw_bytes: piece.raw_bytes,
             rows: Some((shape.name.clone(), piece.rows)),
+            part: part.from,
         };
         self.append(state, record, &piece.stored)
     }
@@ -248,7 +250,7 @@ impl ArchiveSink {
 }
 
 impl RowSink for ArchiveSink {
-    fn load(&self, shape: &Shape, _: Part, fill: &mut dyn FnMut(&mut dyn RowWriter) -> Outcome<()>) -> Outcome<u64> {
+    fn load(&self, shape: &Shape, part: Part, fill: &mut dyn FnMut(&mut dyn RowWriter) -> Outcome<()>) -> Outcome<u64> {
         let index = self.about.shapes.iter().position(|s| s.name == shape.name);
         let index = index.ok_or_else(|| Failure::internal(format!("the archive has no table `{}`", shape.name)))?;
         let small = self.rows.get(index).is_some_and(|rows| *rows <= ROWS_A_PART);
@@ -256,6 +258,7 @@ impl RowSink for ArchiveSink {
             sink: self,
             shape,
             index,
+            part,
             numbered: !small,
             piece: None,
             scratch: Vec::new(),
@@ -281,6 +284,7 @@ struct Load<'a> {
     sink: &'a ArchiveSink,
     shape: &'a Shape,
     index: usize,
+    part: Part,
     /// Whether pieces of this table are numbered.
     numbered: bool,
     piece: Option<Piece>,
@@ -294,7 +298,7 @@ impl Load<'_> {
         let Some(piece) = self.piece.take() else { return Ok(()) };
         let closed = piece.close()?;
         self.numbered |= !last;
-        self.sink.piece(self.index, self.shape, &closed, !self.numbered)
+        self.sink.piece(self.index, self.shape, self.part, &closed, !self.numbered)
     }
 
     /// Hands what is encoded to the running piece.

@@ -104,13 +104,9 @@ pub fn digest_part(source: &dyn RowSource, shape: &Shape, part: Part, work: &Wor
     Ok(digest)
 }
 
-/// The parts that a table of so many rows is worth.
-///
-/// # Errors
-/// The source failed.
-pub fn parts(source: &dyn RowSource, shape: &Shape, rows: u64) -> Outcome<Vec<Part>> {
-    let wanted = usize::try_from(rows.div_ceil(ROWS_A_PART)).unwrap_or(1).clamp(1, 256);
-    source.parts(shape, wanted)
+/// How many parts a table of so many rows is worth.
+pub fn wanted_parts(rows: u64) -> usize {
+    usize::try_from(rows.div_ceil(ROWS_A_PART)).unwrap_or(1).clamp(1, 256)
 }
 
 /// Whether a source gave as many rows as it counts.
@@ -139,7 +135,7 @@ fn each_part(
 ) -> Outcome<Vec<TableDigest>> {
     let mut tasks: Vec<Weighed<(usize, &Shape, Part)>> = Vec::new();
     for (index, (shape, rows)) in shapes.iter().zip(rows).enumerate() {
-        tasks.extend(parts(source, shape, *rows)?.into_iter().map(|part| (*rows, (index, shape, part))));
+        tasks.extend(source.parts(shape, wanted_parts(*rows))?.into_iter().map(|part| (*rows, (index, shape, part))));
     }
     let untold: Vec<AtomicBool> = rows.iter().map(|rows| AtomicBool::new(*rows > 0)).collect();
     let digests = Mutex::new(vec![TableDigest::default(); shapes.len()]);

@@ -7,10 +7,10 @@ use crate::domain::ddl::{PostData, Statement};
 use crate::domain::digest::TableDigest;
 use crate::domain::failure::{Failure, Outcome};
 use crate::domain::table::Shape;
-use crate::engine::Part;
-use crate::engine::copy::{Work, check_rows, copy_part, digest_part, parts};
+use crate::engine::copy::{Work, check_rows, copy_part, digest_part, wanted_parts};
 use crate::engine::event::Event;
 use crate::engine::pool::{self, Weighed};
+use crate::engine::{Part, RowSource};
 use crate::source::OpenStore;
 use crate::store::postgres::connect::Postgres;
 use crate::store::postgres::source::PgSource;
@@ -75,7 +75,7 @@ impl Pipeline<'_> {
             let parts = match rows {
                 0 => Vec::new(),
                 _ if self.work.jobs < THREADS_TO_SPLIT => vec![Part::ALL],
-                rows => parts(self.store.source.as_ref(), shape, *rows)?,
+                rows => self.store.source.parts(shape, wanted_parts(*rows))?,
             };
             let indexes = self.indexes(index, shape, *rows);
             state.push(Table { loads_left: parts.len(), indexes_left: indexes.len(), ..Table::default() });
@@ -154,7 +154,7 @@ impl Pipeline<'_> {
             tasks.push((rows, Task::Statistics(index)));
         }
         if self.verify {
-            let parts = parts(back, shape, rows).map_err(Failure::as_target)?;
+            let parts = back.parts(shape, wanted_parts(rows)).map_err(Failure::as_target)?;
             tasks.extend(parts.into_iter().map(|part| (1, Task::ReadBack(index, part))));
         }
         Ok(tasks)

@@ -10,7 +10,7 @@ use crate::domain::failure::{Failure, Outcome};
 use crate::domain::fit::{self, Misfit};
 use crate::domain::table::Shape;
 use crate::engine::compare::key_text;
-use crate::engine::copy::{Work, parts};
+use crate::engine::copy::{Work, wanted_parts};
 use crate::engine::event::Event;
 use crate::engine::pool;
 use crate::source::OpenStore;
@@ -141,7 +141,11 @@ impl Surveyor<'_> {
         for (index, shape) in self.shapes.iter().enumerate() {
             let source = self.store.source.as_ref();
             let rows = source.rows(shape)?;
-            tasks.extend(parts(source, shape, rows)?.into_iter().map(|part| (rows, (index, shape, part))));
+            let parts = match &numbered {
+                Some(numbered) => numbered.numbered_parts(shape, wanted_parts(rows))?,
+                None => source.parts(shape, wanted_parts(rows))?,
+            };
+            tasks.extend(parts.into_iter().map(|part| (rows, (index, shape, part))));
         }
         let found: Mutex<Vec<Part>> = Mutex::new(self.shapes.iter().map(|_| Part::default()).collect());
         pool::flow(self.work.jobs, tasks, self.work.cancel, |(index, shape, range)| {

@@ -16,7 +16,7 @@ use crate::domain::consent::Confirmed;
 use crate::domain::copy_codec::{self, HEADER, TRAILER};
 use crate::domain::ddl::{self, PostData, Statement, quote, quote_list};
 use crate::domain::failure::{Failure, Outcome};
-use crate::domain::table::{Shape, TableShape, Type};
+use crate::domain::table::Shape;
 use crate::engine::compare::key_text;
 use crate::engine::copy::Work;
 use crate::engine::event::Event;
@@ -61,7 +61,7 @@ impl<'a> Stage<'a> {
             sql.push(';');
         }
         for shape in foreign {
-            sql.push_str(&create_foreign_table(shape));
+            sql.push_str(&ddl::create_foreign_table(shape));
             sql.push(';');
         }
         tracing::info!(stage = %stage.name, "making the stage");
@@ -129,9 +129,14 @@ impl<'a> Stage<'a> {
     /// the rest is for [`Stage::finish`].
     pub fn post_data(tables: &[Arc<TableDef>], foreign: &[Shape]) -> PostData {
         let mut post = ddl::post_data(tables);
-        for shape in foreign.iter().filter(|s| !s.key.is_empty()) {
-            add_foreign_key_of(shape, &mut post);
-        }
+        post.indexes.extend(foreign.iter().filter_map(|shape| {
+            Some(Statement {
+                table: shape.name.clone(),
+                makes: format!("{}_pkey", shape.name),
+                sql: ddl::add_foreign_table_key(shape)?,
+                columns: shape.key.len() as u64,
+            })
+        }));
         post
     }
 
@@ -170,17 +175,10 @@ impl<'a> Stage<'a> {
     fn set_sequences(&self, tables: &[Arc<TableDef>]) -> Outcome<()> {
         self.with(|client| {
             for table in tables {
-                for column in &table.columns {
-                    let Some(sequence) = &column.sequence else { continue };
-                    let (name, column) = (quote(sequence.name()), quote(&column.name));
-                    let sql = format!(
-                        "SELECT setval({}::regclass, greatest(coalesce(max({column}), 0), 1), coalesce(max({column}), 0) >= 1) FROM {}",
-                        ddl::literal(&name),
-                        quote(&table.name)
-                    );
+                for sql in ddl::set_sequences(table) {
                     client
-                        .query_one(&sql, &[])
-                        .map_err(|e| target_failure(&format!("setting the sequence {}", sequence.name()), &e))?;
+                        .batch_execute(&sql)
+                        .map_err(|e| target_failure(&format!("setting the sequence of {}", table.name), &e))?;
                 }
             }
             Ok(())
@@ -327,38 +325,6 @@ pub fn recheck(transaction: &mut impl GenericClient, plan: &Target, place: &Plac
         plan.schema
     ))
     .hint("nothing was changed; find out who writes there, then run this again"))
-}
-
-/// A table of another program, with its primary key to come.
-fn create_foreign_table(shape: &TableShape) -> String {
-    let columns: Vec<String> = shape
-        .columns
-        .iter()
-        .map(|c| {
-            let kind = match c.kind {
-                Type::Int4 => "integer",
-                Type::Int8 => "bigint",
-                Type::Float => "double precision",
-                Type::Bool => "boolean",
-                Type::Text => "text",
-                Type::Json => "json",
-                Type::Bytes => "bytea",
-                Type::Date => "date",
-            };
-            format!("{} {kind}{}", quote(&c.name), if c.not_null { " NOT NULL" } else { "" })
-        })
-        .collect();
-    format!("CREATE TABLE {} ({})", quote(&shape.name), columns.join(", "))
-}
-
-fn add_foreign_key_of(shape: &TableShape, post: &mut PostData) {
-    let columns = shape.key.iter().filter_map(|i| shape.columns.get(*i)).map(|c| c.name.as_str());
-    post.indexes.push(Statement {
-        table: shape.name.clone(),
-        makes: format!("{}_pkey", shape.name),
-        sql: format!("ALTER TABLE {} ADD PRIMARY KEY ({})", quote(&shape.name), quote_list(columns)),
-        columns: shape.key.len() as u64,
-    });
 }
 
 /// Memory and workers for CREATE INDEX. Indexes are built side by side, so on few processors PostgreSQL's own parallel

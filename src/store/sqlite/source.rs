@@ -1,15 +1,16 @@
 //! Rows out of a SQLite file that nothing changes any more.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
-use rusqlite::types::ValueRef;
-use rusqlite::{Connection, ToSql};
+use rusqlite::types::{Value, ValueRef};
+use rusqlite::{Connection, params_from_iter};
 
 use super::{Explain, open_readonly};
 use crate::domain::cell::{Batch, Cell};
 use crate::domain::ddl::{quote, quote_list};
-use crate::domain::failure::Outcome;
+use crate::domain::failure::{Failure, Outcome};
 use crate::domain::table::{Shape, Type};
 use crate::engine::{Part, RowSource};
 
@@ -19,12 +20,14 @@ pub struct SqliteSource {
     shown: PathBuf,
     shapes: Vec<Shape>,
     idle: Mutex<Vec<Connection>>,
+    /// Of tables that are read in the order of their key, the keys at which parts begin.
+    borders: Mutex<BTreeMap<String, Vec<Vec<Value>>>>,
 }
 
 impl SqliteSource {
     /// A source of `shapes` in the file `path`, which messages call `shown`.
     pub fn new(path: PathBuf, shown: PathBuf, shapes: Vec<Shape>) -> Self {
-        SqliteSource { path, shown, shapes, idle: Mutex::new(Vec::new()) }
+        SqliteSource { path, shown, shapes, idle: Mutex::default(), borders: Mutex::default() }
     }
 
     /// A connection for one call; given back for the next.
@@ -46,11 +49,11 @@ impl SqliteSource {
 }
 
 /// `WHERE` of a shape that shares its table with another program, and its values.
-fn only(shape: &Shape) -> (String, Vec<&dyn ToSql>) {
+fn only(shape: &Shape) -> (String, Vec<&String>) {
     match (&shape.only, shape.columns.first()) {
         (Some(values), Some(column)) => {
             let marks = vec!["?"; values.len()].join(", ");
-            (format!("{} IN ({marks})", quote(&column.name)), values.iter().map(|v| v as &dyn ToSql).collect())
+            (format!("{} IN ({marks})", quote(&column.name)), values.iter().collect())
         }
         _ => ("1".to_owned(), Vec::new()),
     }
@@ -69,11 +72,30 @@ impl RowSource for SqliteSource {
         let (filter, values) = only(shape);
         // NOT INDEXED: the rows of the table itself. An index that lacks some of them must not count them away.
         let sql = format!("SELECT count(*) FROM {} NOT INDEXED WHERE {filter}", quote(&shape.name));
-        self.with(|c| c.query_row(&sql, values.as_slice(), |row| row.get::<_, i64>(0)).of_source(&self.shown))
+        self.with(|c| c.query_row(&sql, params_from_iter(&values), |row| row.get::<_, i64>(0)).of_source(&self.shown))
             .map(i64::unsigned_abs)
     }
 
     fn parts(&self, shape: &Shape, wanted: usize) -> Outcome<Vec<Part>> {
+        if wanted <= 1 || shape.only.is_some() {
+            return Ok(vec![Part::ALL]);
+        }
+        let Some(borders) = self.key_borders(shape, wanted)? else { return self.numbered_parts(shape, wanted) };
+        let last = i64::try_from(borders).unwrap_or(0);
+        let edge = |n: i64| (0 < n && n <= last).then_some(n);
+        Ok((0..=last).map(|n| Part { from: edge(n), to: edge(n + 1) }).collect())
+    }
+    fn read(&self, shape: &Shape, part: Part, each: &mut dyn FnMut(&Batch) -> Outcome<()>) -> Outcome<()> {
+        self.read_rows(shape, part, None, &mut |batch, _| each(batch))
+    }
+}
+
+impl SqliteSource {
+    /// Disjoint ranges of rowids, for [`SqliteSource::read_numbered`].
+    ///
+    /// # Errors
+    /// Source: SQLite could not read it.
+    pub fn numbered_parts(&self, shape: &Shape, wanted: usize) -> Outcome<Vec<Part>> {
         if wanted <= 1 || shape.only.is_some() {
             return Ok(vec![Part::ALL]);
         }
@@ -99,13 +121,47 @@ impl RowSource for SqliteSource {
             .collect())
     }
 
-    fn read(&self, shape: &Shape, part: Part, each: &mut dyn FnMut(&Batch) -> Outcome<()>) -> Outcome<()> {
-        self.read_rows(shape, part, None, &mut |batch, _| each(batch))
+    /// Finds the keys at which about `wanted` parts begin, of a table that is read in the order of its key; how many.
+    fn key_borders(&self, shape: &Shape, wanted: usize) -> Outcome<Option<usize>> {
+        let rows = usize::try_from(self.rows(shape)?).unwrap_or(usize::MAX);
+        let step = rows.div_ceil(wanted.max(1)).max(1);
+        self.with(|connection| {
+            let find = || -> rusqlite::Result<Option<Vec<Vec<Value>>>> {
+                let Some(index) = key_index(connection, shape)? else { return Ok(None) };
+                let key = quote_list(key_columns(shape));
+                let sql =
+                    format!("SELECT {key} FROM {} INDEXED BY {} ORDER BY {key}", quote(&shape.name), quote(&index));
+                let mut statement = connection.prepare(&sql)?;
+                let mut rows = statement.query([])?;
+                let mut borders = Vec::new();
+                let mut at = 0;
+                while let Some(row) = rows.next()? {
+                    if at > 0 && at % step == 0 {
+                        borders.push((0..shape.key.len()).map(|i| row.get(i)).collect::<rusqlite::Result<_>>()?);
+                    }
+                    at += 1;
+                }
+                Ok(Some(borders))
+            };
+            let Some(borders) = find().of_source(&self.shown)? else { return Ok(None) };
+            let count = borders.len();
+            self.borders.lock().unwrap_or_else(PoisonError::into_inner).insert(shape.name.clone(), borders);
+            Ok(Some(count))
+        })
     }
-}
 
-impl SqliteSource {
-    /// As [`RowSource::read`], with the rowid of each row, and in the table's own order.
+    /// The key at which the part with that number begins; the first part has none.
+    fn border(&self, shape: &Shape, number: i64) -> Outcome<Vec<Value>> {
+        let borders = self.borders.lock().unwrap_or_else(PoisonError::into_inner);
+        let index = usize::try_from(number - 1).ok();
+        borders
+            .get(&shape.name)
+            .and_then(|borders| borders.get(index?).cloned())
+            .ok_or_else(|| Failure::internal(format!("`{}` has no part {number}", shape.name)))
+    }
+
+    /// As [`RowSource::read`], with the rowid of each row, and in the table's own order. Parts are those of
+    /// [`SqliteSource::numbered_parts`].
     ///
     /// # Errors
     /// Source: SQLite could not read it. Else what `each` failed with.
@@ -125,27 +181,38 @@ impl SqliteSource {
         mut numbers: Option<Vec<i64>>,
         each: &mut dyn FnMut(&Batch, &[i64]) -> Outcome<()>,
     ) -> Outcome<()> {
-        let (mut filter, mut values) = only(shape);
-        for (bound, word) in [(&part.from, ">="), (&part.to, "<")] {
-            if let Some(bound) = bound {
-                filter.push_str(&format!(" AND rowid {word} ?"));
-                values.push(bound);
-            }
-        }
+        let (mut filter, values) = only(shape);
+        let mut values: Vec<Value> = values.iter().map(|v| Value::Text((*v).clone())).collect();
         let number = if numbers.is_some() { ", rowid" } else { "" };
         let mut sql = format!("SELECT {}{number} FROM {}", quote_list(shape.column_names()), quote(&shape.name));
         self.with(|connection| {
-            let ordered = part == Part::ALL && numbers.is_none();
-            let index = if ordered { key_index(connection, shape).of_source(&self.shown)? } else { None };
-            if let Some(index) = index {
-                let key = quote_list(shape.key.iter().filter_map(|i| Some(shape.columns.get(*i)?.name.as_str())));
-                sql.push_str(&format!(" INDEXED BY {} WHERE {filter} ORDER BY {key}", quote(&index)));
-            } else {
-                sql.push_str(&format!(" WHERE {filter}"));
+            let index = match numbers {
+                None => key_index(connection, shape).of_source(&self.shown)?,
+                Some(_) => None,
+            };
+            let bounds = [(part.from, ">="), (part.to, "<")].into_iter();
+            let bounds = bounds.filter_map(|(bound, word)| Some((bound?, word)));
+            match index {
+                Some(index) => {
+                    let key = quote_list(key_columns(shape));
+                    let marks = vec!["?"; shape.key.len()].join(", ");
+                    for (bound, word) in bounds {
+                        filter.push_str(&format!(" AND ({key}) {word} ({marks})"));
+                        values.extend(self.border(shape, bound)?);
+                    }
+                    sql.push_str(&format!(" INDEXED BY {} WHERE {filter} ORDER BY {key}", quote(&index)));
+                }
+                None => {
+                    for (bound, word) in bounds {
+                        filter.push_str(&format!(" AND rowid {word} ?"));
+                        values.push(Value::Integer(bound));
+                    }
+                    sql.push_str(&format!(" WHERE {filter}"));
+                }
             }
             tracing::debug!(%sql, ?part, "reading");
             let mut statement = connection.prepare(&sql).of_source(&self.shown)?;
-            let mut rows = statement.query(values.as_slice()).of_source(&self.shown)?;
+            let mut rows = statement.query(params_from_iter(&values)).of_source(&self.shown)?;
             let mut batch = Batch::new(shape.clone());
             while let Some(row) = rows.next().of_source(&self.shown)? {
                 for (index, column) in shape.columns.iter().enumerate() {
@@ -163,6 +230,10 @@ impl SqliteSource {
             if batch.is_empty() { Ok(()) } else { each(&batch, numbers.as_deref().unwrap_or_default()) }
         })
     }
+}
+
+fn key_columns(shape: &Shape) -> impl Iterator<Item = &str> {
+    shape.key.iter().filter_map(|i| Some(shape.columns.get(*i)?.name.as_str()))
 }
 
 /// The index of the primary key, where it holds every column of the table: then rows come out of it in key order at no
