@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Migration side by side with what people run instead, on the same data, in one run.
+"""Migration and archives side by side with what people run instead, on the same data, in one run.
 
     python3 benches/migrate.py [--metrics N] [--runs N] [--rounds N] [--postgres-bin DIR]
 
@@ -9,8 +9,11 @@ Makes a sample store, then on a private PostgreSQL (socket only, collation C), b
             no other table, no verification, nothing published
   mlops     `mlops migrate sqlite-to-pg` of the whole store with verification; and its peak memory
   pgloader  its default run, where pgloader is installed
+  archives  `mlops migrate export` and `import`, both with verification, beside `pg_dump -Fc` and `pg_restore -j2` of the
+            same rows
+  start     `mlops --version`
 
-Prints a table in Markdown with the ratio to the floor. Needs the release build (cargo build --release) and no root.
+Prints tables in Markdown with the ratios. Needs the release build (cargo build --release) and no root.
 """
 
 import argparse
@@ -83,17 +86,62 @@ def floor(cluster: Cluster, rows: Path) -> float:
     return timed(lambda: cluster.psql("floor", f"\\copy metrics FROM '{rows}'\n{FLOOR}"))
 
 
-def mlops(cluster: Cluster, program: Path, store: Path) -> tuple[float, float]:
-    url = cluster.empty("mlops")
-    command = [program, "migrate", "sqlite-to-pg", "-q", "--source", store, "--target", url]
+def measured(*command: str | Path) -> tuple[float, float]:
+    """Seconds and peak memory in MB of a program that must succeed."""
     begun = time.monotonic()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     took = time.monotonic() - begun
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        sys.exit(f"mlops failed with {process.returncode}")
+        sys.exit(f"{command[0]} failed with {process.returncode}")
     return took, usage.ru_maxrss / 1024
+
+
+def best(runs: list[tuple[float, float]]) -> tuple[float, float]:
+    """The shortest time and the highest memory of several runs."""
+    return min(t for t, _ in runs), max(m for _, m in runs)
+
+
+def mlops(cluster: Cluster, program: Path, store: Path) -> tuple[float, float]:
+    url = cluster.empty("mlops")
+    return measured(program, "migrate", "sqlite-to-pg", "-q", "--source", store, "--target", url)
+
+
+def archives(cluster: Cluster, program: Path, store: Path, folder: Path, rounds: int) -> list[str]:
+    """Exports and imports of the store, and of the database that it was migrated into, as lines of the table."""
+    url = f"postgresql://bench@/mlops?host={cluster.folder}"
+    target = ("-h", cluster.folder, "-U", "bench", "-d")
+    lines = []
+
+    def row(what: str, took: tuple[float, float], peer: float, size: Path | None) -> None:
+        megabytes = f"{size.stat().st_size / 1e6:.1f}" if size else ""
+        lines.append(f"| {what} | {took[0]:.2f} | {took[0] / peer:.2f} | {megabytes} | {took[1]:.0f} |")
+
+    def exported(source: str | Path, file: Path, *more: str) -> tuple[float, float]:
+        file.unlink(missing_ok=True)
+        return measured(program, "migrate", "export", "-q", source, "--file", file, *more)
+
+    dump = folder / "store.dump"
+    dumped = best([measured(cluster.programs / "pg_dump", *target, "mlops", "-Fc", "-f", dump) for _ in range(rounds)])
+    row("`pg_dump -Fc`", dumped, dumped[0], dump)
+    for name, source, more in (("SQLite", store, ()), ("PostgreSQL", url, ()), ("SQLite", store, ("--compression", "zstd"))):
+        file = folder / "store.tar"
+        took = best([exported(source, file, *more) for _ in range(rounds)])
+        row(f"`mlops migrate export` from {name}{', zstd' if more else ', gzip'}, verified", took, dumped[0], file)
+    exported(store, folder / "store.tar")
+
+    def restored() -> tuple[float, float]:
+        cluster.empty("restored")
+        return measured(cluster.programs / "pg_restore", *target, "restored", "-j2", dump)
+
+    def imported() -> tuple[float, float]:
+        return measured(program, "migrate", "import", "-q", folder / "store.tar", "--target", cluster.empty("restored"))
+
+    peer = best([restored() for _ in range(rounds)])
+    row("`pg_restore -j2`", peer, peer[0], None)
+    row("`mlops migrate import`, verified", best([imported() for _ in range(rounds)]), peer[0], None)
+    return lines
 
 
 def pgloader(cluster: Cluster, store: Path) -> float:
@@ -135,17 +183,22 @@ def main() -> None:
             lowest = min(floor(cluster, rows) for _ in range(options.rounds))
             ours = [mlops(cluster, program, store) for _ in range(options.rounds)]
             loader = pgloader(cluster, store) if shutil.which("pgloader") else None
+            archive = archives(cluster, program, store, folder, options.rounds)
         finally:
             cluster.stop()
-    best, memory = min(t for t, _ in ours), max(m for _, m in ours)
+        start = best([measured(program, "--version") for _ in range(20)])[0]
+    took, memory = best(ours)
     print(f"{options.metrics:,} metric rows, {options.runs:,} runs, best of {options.rounds}\n")
     print("| what | seconds | ratio to the floor |\n|---|---|---|")
-    print(f"| floor: `\\copy` of the metric rows alone, key, two indexes | {lowest:.1f} | 1.00 |")
-    print(f"| `mlops migrate sqlite-to-pg`, the whole store, verified ({memory:.0f} MB peak) | {best:.1f} | {best / lowest:.2f} |")
+    print(f"| floor: `\\copy` of the metric rows alone, key, two indexes | {lowest:.2f} | 1.00 |")
+    print(f"| `mlops migrate sqlite-to-pg`, the whole store, verified ({memory:.0f} MB peak) | {took:.2f} | {took / lowest:.2f} |")
     if loader:
         print(f"| pgloader, default run | {loader:.1f} | {loader / lowest:.2f} |")
     else:
         print("\npgloader is not installed and was left out.")
+    print("\n| what | seconds | ratio | MB | peak memory, MB |\n|---|---|---|---|---|")
+    print("\n".join(archive))
+    print(f"\n`mlops --version`: {start * 1000:.1f} ms")
 
 
 if __name__ == "__main__":

@@ -258,6 +258,10 @@ impl RowSource for Chosen {
         self.inner.parts(shape, wanted)
     }
 
+    fn key_parts(&self, shape: &Shape, wanted: usize) -> Outcome<Vec<Part>> {
+        self.inner.key_parts(shape, wanted)
+    }
+
     fn read(&self, shape: &Shape, part: Part, each: &mut dyn FnMut(&Batch) -> Outcome<()>) -> Outcome<()> {
         self.inner.read(shape, part, each)
     }

@@ -114,11 +114,36 @@ fn mlflow_2_9_2_lives_on_and_is_upgraded_by_the_newest() {
     let database = postgres(15).database("flow_upgrade");
     migrated(&filled, &database);
     let newest = "3.17.2";
-    let upgrade =
-        Command::new(python(newest)).args(["-m", "mlflow", "db", "upgrade", &database.sqlalchemy()]).output().unwrap();
-    assert!(upgrade.status.success(), "{}", String::from_utf8_lossy(&upgrade.stderr));
+    upgrade(newest, &database);
     let server = Server::start(newest, &database.sqlalchemy(), filled.place.path(), &[]);
     same(&filled.answers, &server.answers("2.9.2"), "after the upgrade");
+    server.exercise();
+    drop(server);
+    a_wider_column_lives_on(&filled, newest);
+}
+
+fn upgrade(release: &str, database: &Database) {
+    let said =
+        Command::new(python(release)).args(["-m", "mlflow", "db", "upgrade", &database.sqlalchemy()]).output().unwrap();
+    assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+}
+
+/// A description that only SQLite takes: `--widen` makes room for it, and MLflow's own upgrade goes over it.
+fn a_wider_column_lives_on(filled: &Filled, newest: &str) {
+    let file = filled.place.path().join("wide.db");
+    fs::copy(&filled.file, &file).unwrap();
+    let connection = rusqlite::Connection::open(&file).unwrap();
+    connection
+        .execute("UPDATE registered_models SET description = replace(hex(zeroblob(7000)), '00', 'ä')", [])
+        .unwrap();
+    drop(connection);
+    let database = postgres(15).database("flow_wide");
+    migrate(filled.place.path(), &file, &database.url(), &["-q"]).expect(6);
+    migrate(filled.place.path(), &file, &database.url(), &["-q", "--widen"]).expect(0);
+    verify(filled.place.path(), file.to_str().unwrap(), &database.url()).expect(0);
+    upgrade(newest, &database);
+    assert_eq!(database.number("SELECT min(length(description))::bigint FROM registered_models"), 7000);
+    let server = Server::start(newest, &database.sqlalchemy(), filled.place.path(), &[]);
     server.exercise();
 }
 
@@ -128,8 +153,19 @@ fn mlflow_3_4_0_lives_on() {
 }
 
 #[test]
-fn the_newest_mlflow_lives_on() {
-    a_release_lives_on("3.17.2", 18);
+fn the_newest_mlflow_lives_on_in_postgresql_and_out_of_an_archive() {
+    let (filled, _) = a_release_lives_on("3.17.2", 18);
+    let path = |name: &str| filled.place.path().join(name).to_str().unwrap().to_owned();
+    let (archive, copy) = (path("store.tar"), path("copy.db"));
+    crate::support::run(
+        filled.place.path(),
+        &["migrate", "export", "-q", filled.file.to_str().unwrap(), "--file", &archive],
+    )
+    .expect(0);
+    crate::support::run(filled.place.path(), &["migrate", "import", "-q", &archive, "--target", &copy]).expect(0);
+    let server = Server::start("3.17.2", &format!("sqlite:///{copy}"), filled.place.path(), &[]);
+    same(&filled.answers, &server.answers("3.17.2"), "SQLite out of an archive");
+    server.exercise();
 }
 
 /// The sample is what people see first: the real server must find all of it in order.

@@ -154,7 +154,7 @@ fn a_column_or_table_in_mlflows_place_is_refused() {
         ("UPDATE alembic_version SET version_num = 'ffffffffffff'", "is not one that this mlops knows"),
         ("DELETE FROM alembic_version", "no revision in `alembic_version`"),
         ("INSERT INTO alembic_version VALUES ('acf3f17fdcc7')", "names 2 revisions"),
-        ("INSERT INTO tags SELECT 'orphan', '', 'nobody'", "refers to rows of `runs` that do not exist"),
+        ("INSERT INTO tags SELECT 'orphan', '', 'nobody'", "refers to a row of `runs` that does not exist"),
         (
             "UPDATE runs SET start_time = 'noon' WHERE run_uuid = (SELECT min(run_uuid) FROM runs)",
             "`runs.start_time` is stored as text",

@@ -166,9 +166,10 @@ impl RowSource for ArchiveSource {
         }
         let edge = |n: usize| i64::try_from(pieces * n / wanted).ok();
         Ok((0..wanted)
-            .map(|n| Part {
-                from: if n == 0 { None } else { edge(n) },
-                to: if n + 1 == wanted { None } else { edge(n + 1) },
+            .map(|n| {
+                let from = if n == 0 { None } else { edge(n) };
+                let to = if n + 1 == wanted { None } else { edge(n + 1) };
+                Part::range(from, to)
             })
             .collect())
     }

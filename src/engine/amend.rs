@@ -39,6 +39,10 @@ impl RowSource for Amended {
         self.inner.parts(shape, wanted)
     }
 
+    fn key_parts(&self, shape: &Shape, wanted: usize) -> Outcome<Vec<Part>> {
+        self.inner.key_parts(shape, wanted)
+    }
+
     fn read(&self, shape: &Shape, part: Part, each: &mut dyn FnMut(&Batch) -> Outcome<()>) -> Outcome<()> {
         let Some(table) = TableAmendments::of(&self.amendments, shape) else {
             return self.inner.read(shape, part, each);

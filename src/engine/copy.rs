@@ -46,7 +46,8 @@ pub fn copy(
     rows: &[u64],
     work: &Work<'_>,
 ) -> Outcome<Vec<TableDigest>> {
-    each_part(source, shapes, rows, work, |shape, part| copy_part(source, sink, shape, part, work))
+    let parts = |shape: &Shape, wanted| source.key_parts(shape, wanted);
+    each_part(source, shapes, rows, work, parts, |shape, part| copy_part(source, sink, shape, part, work))
 }
 
 /// Copies one part of a table and returns the digest of what was read.
@@ -85,7 +86,8 @@ pub fn copy_part(
 /// # Errors
 /// The source failed, or the interruption.
 pub fn digest(source: &dyn RowSource, shapes: &[Shape], rows: &[u64], work: &Work<'_>) -> Outcome<Vec<TableDigest>> {
-    each_part(source, shapes, rows, work, |shape, part| digest_part(source, shape, part, work))
+    let parts = |shape: &Shape, wanted| source.parts(shape, wanted);
+    each_part(source, shapes, rows, work, parts, |shape, part| digest_part(source, shape, part, work))
 }
 
 /// The digest of one part of a table.
@@ -131,11 +133,12 @@ fn each_part(
     shapes: &[Shape],
     rows: &[u64],
     work: &Work<'_>,
+    parts: impl Fn(&Shape, usize) -> Outcome<Vec<Part>>,
     one: impl Fn(&Shape, Part) -> Outcome<TableDigest> + Sync,
 ) -> Outcome<Vec<TableDigest>> {
     let mut tasks: Vec<Weighed<(usize, &Shape, Part)>> = Vec::new();
     for (index, (shape, rows)) in shapes.iter().zip(rows).enumerate() {
-        tasks.extend(source.parts(shape, wanted_parts(*rows))?.into_iter().map(|part| (*rows, (index, shape, part))));
+        tasks.extend(parts(shape, wanted_parts(*rows))?.into_iter().map(|part| (*rows, (index, shape, part))));
     }
     let untold: Vec<AtomicBool> = rows.iter().map(|rows| AtomicBool::new(*rows > 0)).collect();
     let digests = Mutex::new(vec![TableDigest::default(); shapes.len()]);

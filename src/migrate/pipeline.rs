@@ -1,6 +1,7 @@
 //! A stage is filled, indexed and read back as one flow: as soon as a table's rows are in, its indexes are built and its
 //! rows are read back for the verification, side by side and beside the loading of other tables.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::domain::ddl::{PostData, Statement};
@@ -8,7 +9,7 @@ use crate::domain::digest::TableDigest;
 use crate::domain::failure::{Failure, Outcome};
 use crate::domain::table::Shape;
 use crate::engine::copy::{Work, check_rows, copy_part, digest_part, wanted_parts};
-use crate::engine::event::Event;
+use crate::engine::event::{Event, Events};
 use crate::engine::pool::{self, Weighed};
 use crate::engine::{Part, RowSource};
 use crate::source::OpenStore;
@@ -53,6 +54,29 @@ struct Table {
     target: TableDigest,
 }
 
+/// Turns rows that were gone over into rows that are done: each is loaded, indexed several times and read back, and what
+/// an operator wants to see are the table's rows.
+struct Passes<'a> {
+    inner: &'a dyn Events,
+    /// Of each table: how often its rows are gone over, how many were, how many rows were told as done.
+    tables: Mutex<BTreeMap<&'a str, (u64, u64, u64)>>,
+}
+
+impl Events for Passes<'_> {
+    fn event(&self, event: Event) {
+        let Event::Done { table, units } = event else { return self.inner.event(event) };
+        let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some((passes, gone_over, told)) = tables.get_mut(table.as_str()) else { return };
+        *gone_over += units;
+        let units = *gone_over / *passes - *told;
+        *told += units;
+        drop(tables);
+        if units > 0 {
+            self.inner.event(Event::Done { table, units });
+        }
+    }
+}
+
 /// The digests of what was read from the source and, with verification, from the target.
 pub(super) struct Loaded {
     pub(super) sources: Vec<TableDigest>,
@@ -69,13 +93,13 @@ impl Pipeline<'_> {
         let mut tasks: Vec<Weighed<Task<'_>>> = vec![(0, Task::Check)];
         let mut state: Vec<Table> = Vec::new();
         let name = if self.verify { "copying, indexing, verifying" } else { "copying and indexing" };
-        let total = self.shapes.iter().zip(self.rows).map(|(shape, rows)| self.passes(shape, *rows)).sum();
+        let total = self.rows.iter().sum();
         self.work.events.event(Event::Phase { name, total: Some(total), unit: "rows" });
         for (index, (shape, rows)) in self.shapes.iter().zip(self.rows).enumerate() {
             let parts = match rows {
                 0 => Vec::new(),
-                _ if self.work.jobs < THREADS_TO_SPLIT => vec![Part::ALL],
-                rows => self.store.source.parts(shape, wanted_parts(*rows))?,
+                _ if self.work.jobs < THREADS_TO_SPLIT => self.store.source.key_parts(shape, 1)?,
+                rows => self.store.source.key_parts(shape, wanted_parts(*rows))?,
             };
             let indexes = self.indexes(index, shape, *rows);
             state.push(Table { loads_left: parts.len(), indexes_left: indexes.len(), ..Table::default() });
@@ -84,6 +108,9 @@ impl Pipeline<'_> {
             }
             tasks.extend(parts.into_iter().map(|part| (LOADS_FIRST + rows, Task::Load(index, part))));
         }
+        let passes = self.shapes.iter().map(|shape| (shape.name.as_str(), (self.passes(shape), 0, 0))).collect();
+        let events = Passes { inner: self.work.events, tables: Mutex::new(passes) };
+        let work = Work { jobs: self.work.jobs, cancel: self.work.cancel, events: &events };
         let state = Mutex::new(state);
         let lock = || -> MutexGuard<'_, Vec<Table>> { state.lock().unwrap_or_else(PoisonError::into_inner) };
         pool::flow(self.work.jobs, tasks, self.work.cancel, |task| match task {
@@ -91,10 +118,9 @@ impl Pipeline<'_> {
             Task::Load(index, part) => {
                 let (shape, rows) = self.table(index)?;
                 if part.from.is_none() {
-                    let total = self.passes(shape, rows);
-                    self.work.events.event(Event::Table { table: shape.name.clone(), total });
+                    work.events.event(Event::Table { table: shape.name.clone(), total: rows });
                 }
-                let digest = copy_part(self.store.source.as_ref(), self.stage, shape, part, self.work)?;
+                let digest = copy_part(self.store.source.as_ref(), self.stage, shape, part, &work)?;
                 let mut state = lock();
                 let table = state.get_mut(index).ok_or_else(lost)?;
                 table.source.add(digest);
@@ -106,7 +132,7 @@ impl Pipeline<'_> {
             Task::Index(statement, index) => {
                 self.stage.make(statement)?;
                 let (_, units) = self.table(index)?;
-                self.work.events.event(Event::Done { table: statement.table.clone(), units });
+                work.events.event(Event::Done { table: statement.table.clone(), units });
                 let mut state = lock();
                 let table = state.get_mut(index).ok_or_else(lost)?;
                 table.indexes_left -= 1;
@@ -123,7 +149,7 @@ impl Pipeline<'_> {
             }
             Task::ReadBack(index, part) => {
                 let (shape, _) = self.table(index)?;
-                let digest = digest_part(&back, shape, part, self.work).map_err(Failure::as_target)?;
+                let digest = digest_part(&back, shape, part, &work).map_err(Failure::as_target)?;
                 if let Some(table) = lock().get_mut(index) {
                     table.target.add(digest);
                 }
@@ -167,10 +193,10 @@ impl Pipeline<'_> {
         of_table.map(|index| (weight(index), Task::Index(index, table))).collect()
     }
 
-    /// The work on a table, in rows: each is loaded, gone over by every index, and read back.
-    fn passes(&self, shape: &Shape, rows: u64) -> u64 {
+    /// How often the rows of a table are gone over: loaded, by every index, and read back.
+    fn passes(&self, shape: &Shape) -> u64 {
         let indexes = self.post.indexes.iter().filter(|i| i.table == shape.name).count() as u64;
-        rows * (1 + indexes + u64::from(self.verify))
+        1 + indexes + u64::from(self.verify)
     }
 }
 

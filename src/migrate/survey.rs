@@ -141,10 +141,7 @@ impl Surveyor<'_> {
         for (index, shape) in self.shapes.iter().enumerate() {
             let source = self.store.source.as_ref();
             let rows = source.rows(shape)?;
-            let parts = match &numbered {
-                Some(numbered) => numbered.numbered_parts(shape, wanted_parts(rows))?,
-                None => source.parts(shape, wanted_parts(rows))?,
-            };
+            let parts = source.parts(shape, wanted_parts(rows))?;
             tasks.extend(parts.into_iter().map(|part| (rows, (index, shape, part))));
         }
         let found: Mutex<Vec<Part>> = Mutex::new(self.shapes.iter().map(|_| Part::default()).collect());

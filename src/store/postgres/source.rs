@@ -131,9 +131,10 @@ impl RowSource for PgSource {
         let wanted = i64::try_from(wanted).unwrap_or(1).min(blocks.max(1));
         let edge = |n: i64| blocks * n / wanted;
         Ok((0..wanted)
-            .map(|n| Part {
-                from: if n == 0 { None } else { Some(edge(n)) },
-                to: if n + 1 == wanted { None } else { Some(edge(n + 1)) },
+            .map(|n| {
+                let from = if n == 0 { None } else { Some(edge(n)) };
+                let to = if n + 1 == wanted { None } else { Some(edge(n + 1)) };
+                Part::range(from, to)
             })
             .collect())
     }

@@ -348,7 +348,7 @@ impl RowSink for Stage<'_> {
             let mut transaction = client.transaction().map_err(failed)?;
             // Rows that are frozen as they are loaded need no second visit, neither now nor by a later VACUUM. PostgreSQL
             // allows it where the table was truncated in the same transaction, so only the table's one load can do it.
-            let freeze = if part == Part::ALL {
+            let freeze = if part.is_whole() {
                 transaction.batch_execute(&format!("TRUNCATE {table}")).map_err(failed)?;
                 ", FREEZE"
             } else {

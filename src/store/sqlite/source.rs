@@ -80,25 +80,6 @@ impl RowSource for SqliteSource {
         if wanted <= 1 || shape.only.is_some() {
             return Ok(vec![Part::ALL]);
         }
-        let Some(borders) = self.key_borders(shape, wanted)? else { return self.numbered_parts(shape, wanted) };
-        let last = i64::try_from(borders).unwrap_or(0);
-        let edge = |n: i64| (0 < n && n <= last).then_some(n);
-        Ok((0..=last).map(|n| Part { from: edge(n), to: edge(n + 1) }).collect())
-    }
-    fn read(&self, shape: &Shape, part: Part, each: &mut dyn FnMut(&Batch) -> Outcome<()>) -> Outcome<()> {
-        self.read_rows(shape, part, None, &mut |batch, _| each(batch))
-    }
-}
-
-impl SqliteSource {
-    /// Disjoint ranges of rowids, for [`SqliteSource::read_numbered`].
-    ///
-    /// # Errors
-    /// Source: SQLite could not read it.
-    pub fn numbered_parts(&self, shape: &Shape, wanted: usize) -> Outcome<Vec<Part>> {
-        if wanted <= 1 || shape.only.is_some() {
-            return Ok(vec![Part::ALL]);
-        }
         // Two scalar subqueries: SQLite answers each from the end of the b-tree, but scans for min and max together.
         let table = quote(&shape.name);
         let sql = format!("SELECT (SELECT min(rowid) FROM {table}), (SELECT max(rowid) FROM {table})");
@@ -114,16 +95,31 @@ impl SqliteSource {
         let step = (i128::from(last) - i128::from(first)) / wanted as i128 + 1;
         let edge = |n: usize| i64::try_from(i128::from(first) + step * n as i128).ok();
         Ok((0..wanted)
-            .map(|n| Part {
-                from: if n == 0 { None } else { edge(n) },
-                to: if n + 1 == wanted { None } else { edge(n + 1) },
+            .map(|n| {
+                let from = if n == 0 { None } else { edge(n) };
+                let to = if n + 1 == wanted { None } else { edge(n + 1) };
+                Part::range(from, to)
             })
             .collect())
     }
 
+    fn key_parts(&self, shape: &Shape, wanted: usize) -> Outcome<Vec<Part>> {
+        let Some(borders) = self.key_borders(shape, wanted)? else { return self.parts(shape, wanted) };
+        let last = i64::try_from(borders).unwrap_or(0);
+        let edge = |n: i64| (0 < n && n <= last).then_some(n);
+        Ok((0..=last).map(|n| Part { from: edge(n), to: edge(n + 1), by_key: true }).collect())
+    }
+
+    fn read(&self, shape: &Shape, part: Part, each: &mut dyn FnMut(&Batch) -> Outcome<()>) -> Outcome<()> {
+        self.read_rows(shape, part, None, &mut |batch, _| each(batch))
+    }
+}
+
+impl SqliteSource {
     /// Finds the keys at which about `wanted` parts begin, of a table that is read in the order of its key; how many.
     fn key_borders(&self, shape: &Shape, wanted: usize) -> Outcome<Option<usize>> {
-        let rows = usize::try_from(self.rows(shape)?).unwrap_or(usize::MAX);
+        // One part has no border, and a table that was counted need not be gone through for it.
+        let rows = if wanted > 1 { usize::try_from(self.rows(shape)?).unwrap_or(usize::MAX) } else { 0 };
         let step = rows.div_ceil(wanted.max(1)).max(1);
         self.with(|connection| {
             let find = || -> rusqlite::Result<Option<Vec<Vec<Value>>>> {
@@ -135,7 +131,7 @@ impl SqliteSource {
                 let mut rows = statement.query([])?;
                 let mut borders = Vec::new();
                 let mut at = 0;
-                while let Some(row) = rows.next()? {
+                while let Some(row) = if wanted > 1 { rows.next()? } else { None } {
                     if at > 0 && at % step == 0 {
                         borders.push((0..shape.key.len()).map(|i| row.get(i)).collect::<rusqlite::Result<_>>()?);
                     }
@@ -160,8 +156,7 @@ impl SqliteSource {
             .ok_or_else(|| Failure::internal(format!("`{}` has no part {number}", shape.name)))
     }
 
-    /// As [`RowSource::read`], with the rowid of each row, and in the table's own order. Parts are those of
-    /// [`SqliteSource::numbered_parts`].
+    /// As [`RowSource::read`], with the rowid of each row, and in the table's own order.
     ///
     /// # Errors
     /// Source: SQLite could not read it. Else what `each` failed with.
@@ -186,10 +181,7 @@ impl SqliteSource {
         let number = if numbers.is_some() { ", rowid" } else { "" };
         let mut sql = format!("SELECT {}{number} FROM {}", quote_list(shape.column_names()), quote(&shape.name));
         self.with(|connection| {
-            let index = match numbers {
-                None => key_index(connection, shape).of_source(&self.shown)?,
-                Some(_) => None,
-            };
+            let index = if part.by_key { key_index(connection, shape).of_source(&self.shown)? } else { None };
             let bounds = [(part.from, ">="), (part.to, "<")].into_iter();
             let bounds = bounds.filter_map(|(bound, word)| Some((bound?, word)));
             match index {
