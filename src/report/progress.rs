@@ -158,12 +158,11 @@ impl Bars {
             (_, "bytes") => "{msg:<26} [{bar:24}] {bytes}/{total_bytes}".to_owned(),
             (_, unit) => format!("{{msg:<26}} [{{bar:24}}] {{human_pos}}/{{human_len}} {unit} {{rate}} ETA {{eta}}"),
         };
-        let bar = self.bars.add(ProgressBar::new(running.total.unwrap_or_default()));
-        if running.total.is_none() {
-            bar.unset_length();
-        }
+        // With its style and words before it is added: adding and changing a shown bar draws it.
+        let bar = ProgressBar::with_draw_target(running.total, ProgressDrawTarget::hidden());
         bar.set_style(style(&template));
         bar.set_message(running.name);
+        let bar = self.bars.add(bar);
         // Redrawn also while nothing is done, so that it is seen to live.
         bar.enable_steady_tick(Duration::from_millis(250));
         bar
@@ -174,11 +173,11 @@ impl Bars {
         let shown = running.tables.iter().filter(|t| t.bar.is_some()).count();
         let waiting = running.tables.iter_mut().filter(|t| t.bar.is_none() && t.total >= WORTH_A_BAR);
         for table in waiting.take(TABLE_BARS.saturating_sub(shown)) {
-            let bar = self.bars.insert_before(total, ProgressBar::new(table.total));
+            let bar = ProgressBar::with_draw_target(Some(table.total), ProgressDrawTarget::hidden());
             bar.set_style(style("  {msg:<24!} [{bar:24}] {human_pos} of {human_len}"));
             bar.set_message(printable(&table.name));
             bar.set_position(table.done);
-            table.bar = Some(bar);
+            table.bar = Some(self.bars.insert_before(total, bar));
         }
     }
 
