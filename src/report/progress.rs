@@ -177,7 +177,9 @@ impl Bars {
             bar.set_style(style("  {msg:<24!} [{bar:24}] {human_pos} of {human_len}"));
             bar.set_message(printable(&table.name));
             bar.set_position(table.done);
-            table.bar = Some(self.bars.insert_before(total, bar));
+            let bar = self.bars.insert_before(total, bar);
+            bar.tick();
+            table.bar = Some(bar);
         }
     }
 
