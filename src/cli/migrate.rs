@@ -19,7 +19,7 @@ pub(crate) enum Migrate {
     /// What PostgreSQL cannot hold is refused, all of it at once and before the target is touched, unless a policy below
     /// says what to do about it.
     SqliteToPg(SqliteToPg),
-    /// Write a store into an archive: one file that any of them can be made of again
+    /// Write a store into an archive: one file to keep, to send and to restore from
     ///
     /// A plain tar with MLflow's schema, the rows in PostgreSQL's COPY format compressed table by table, checksums of
     /// everything, and a script: `tar xf ARCHIVE` and `psql -f restore.sql` bring the store back without this program.

@@ -136,6 +136,7 @@ fn carry_out(
         };
         return context.finish(&Report::Plan(&prepared.plan, &prepared.findings), exit, &prepared.plan.notes);
     }
+    prepared.fits()?;
     let confirmed = consent(&prepared.plan, &context.consent())?;
     let (journal, mut warnings) = begin_journal(context, &prepared.plan.target.address)?;
     match execute(prepared, confirmed.as_ref(), begun, &work) {

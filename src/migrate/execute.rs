@@ -76,10 +76,8 @@ pub fn execute(
     work: &Work<'_>,
 ) -> Outcome<Migrated> {
     let clock = Clock::new(begun);
-    let Prepared { plan, store, shapes, destination, findings, aside, stream } = prepared;
-    if !findings.is_empty() {
-        return Err(refusal(&store.address, &findings));
-    }
+    prepared.fits()?;
+    let Prepared { plan, store, shapes, destination, aside, stream, findings: _ } = prepared;
     let surveyed = plan.applied.surveyed;
     let outcome = match destination {
         Destination::Archive(path) => {
@@ -153,8 +151,7 @@ fn to_postgres(
         Existing::Nothing | Existing::FreshServer(_) => None,
     };
     // Rows that are put aside are safe before the others are seen.
-    aside.map_or(Ok(()), NewFile::publish)?;
-    stage.publish(seen, place, tables, &foreign, keep_in)?;
+    with_rows_aside(aside, || stage.publish(seen, place, tables, &foreign, keep_in))?;
     clock.lap("publishing");
     warnings.extend(outdated(store, &plan));
     Ok(migrated(plan, shapes, &sources, targets.as_deref(), clock, warnings))
@@ -257,12 +254,22 @@ fn to_sqlite(
         clock.lap("verification");
     }
     work.cancel.check()?;
-    aside.map_or(Ok(()), NewFile::publish)?;
-    sink.publish()?;
+    with_rows_aside(aside, || sink.publish())?;
     clock.lap("publishing");
     let mut warnings = plan.notes.clone();
     warnings.extend(outdated(store, &plan));
     Ok(migrated(plan, shapes, &sources, targets.as_deref(), clock, warnings))
+}
+
+/// Publishes the rows that are put aside, then the others; if these cannot be, the former go away again.
+fn with_rows_aside(aside: Option<NewFile>, publish: impl FnOnce() -> Outcome<()>) -> Outcome<()> {
+    let path = aside.as_ref().map(|file| file.target().to_owned());
+    aside.map_or(Ok(()), NewFile::publish)?;
+    publish().inspect_err(|_| {
+        if let Some(path) = path {
+            let _ = std::fs::remove_file(path);
+        }
+    })
 }
 
 /// A word on a source that was written to after its copy was taken.

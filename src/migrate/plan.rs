@@ -13,7 +13,7 @@ use crate::domain::failure::{Failure, Outcome};
 use crate::domain::table::Shape;
 use crate::engine::copy::{Work, count};
 use crate::migrate::policy::{self, Applied, Policies};
-use crate::migrate::survey::Finding;
+use crate::migrate::survey::{Finding, refusal};
 use crate::newfile::NewFile;
 use crate::source::{OpenStore, Opening};
 use crate::store::postgres::connect::Postgres;
@@ -126,6 +126,16 @@ pub struct Prepared {
     pub aside: Option<NewFile>,
     /// Where an archive goes that is streamed.
     pub stream: Option<Box<dyn Write + Send>>,
+}
+
+impl Prepared {
+    /// Does everything fit the target, or is it taken care of?
+    ///
+    /// # Errors
+    /// Source: no, with every finding.
+    pub fn fits(&self) -> Outcome<()> {
+        if self.findings.is_empty() { Ok(()) } else { Err(refusal(&self.store.address, &self.findings)) }
+    }
 }
 
 /// The target of a plan.
