@@ -16,8 +16,7 @@ pub(crate) enum Migrate {
     /// The result is the schema that MLflow itself makes at the source's revision: the same server runs on it at once,
     /// and a newer one upgrades it as usual.
     ///
-    /// What PostgreSQL cannot hold is refused, all of it at once and before the target is touched, unless a policy below
-    /// says what to do about it.
+    /// What PostgreSQL cannot hold is refused, with every finding at once, unless a policy below says what to do about it.
     SqliteToPg(SqliteToPg),
     /// Write a store into an archive: one file to keep, to send and to restore from
     ///
