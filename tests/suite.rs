@@ -24,6 +24,7 @@ mod corpus;
 mod faults;
 mod flows;
 mod generated;
+mod init;
 mod policies;
 mod properties;
 mod snapshots;
