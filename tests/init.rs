@@ -6,11 +6,12 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use mlops::domain::address::StoreAddress;
 use mlops::store::postgres::private::PrivateCluster;
 
 use crate::flows;
 use crate::support::{
-    Database, Said, Server, folder, migrate, mlops, postgres, programs, python, run, sample, verify, wait_for,
+    Database, Said, folder, migrate, mlops, postgres, programs, python, run, sample, verify, wait_for,
 };
 
 const PASSWORD: &str = "hunter2: größer@'\"\\%";
@@ -39,13 +40,6 @@ fn all(said: &Said, state: &str) {
     assert!(states(said).iter().all(|(_, s)| s == state), "{}", said.out);
 }
 
-fn admin(server: &Server) -> Database {
-    // `postgres` itself is left alone: it is what administrators connect to.
-    let mut database = server.database("init_maintenance");
-    database.address.database = Some("postgres".to_owned());
-    database
-}
-
 /// The database that was made, as its own role.
 fn own(admin: &Database, role: &str, database: &str) -> Database {
     let mut address = admin.address.clone();
@@ -57,7 +51,7 @@ fn own(admin: &Database, role: &str, database: &str) -> Database {
 fn made_once_and_found_again(version: u32) {
     let home = folder();
     let server = postgres(version);
-    let admin = admin(&server);
+    let admin = server.maintenance();
     let arguments = ["--role", "once", "--password-env", "DB_PASSWORD", "--output", "json"];
     let planned = init(home.path(), &admin.url(), &[&arguments[..], &["--dry-run"]].concat()).expect(0);
     all(&planned, "would_be_made");
@@ -136,9 +130,7 @@ fn the_password_works_and_stands_in_no_log() {
 
     // An administrator who may not read verifiers finds it out by logging in.
     admin.execute("CREATE ROLE boss LOGIN CREATEROLE CREATEDB PASSWORD 'another'; GRANT mlflow TO boss");
-    let mut boss = admin.address.clone();
-    boss.user = Some("boss".to_owned());
-    let url = boss.to_string().replace("boss@", "boss:another@");
+    let url = admin.url().replace("mlops@", "boss:another@");
     let said = init(home.path(), &url, &[&arguments[..], &["--output", "json"]].concat()).expect(0);
     all(&said, "was_there");
     assert!(states(&said).contains(&("password".to_owned(), "was_there".to_owned())), "{}", said.out);
@@ -187,13 +179,14 @@ fn dump(database: &Database, what: &str) -> String {
 fn tables_are_mlflows_own(release: &str, version: u32) {
     let home = folder();
     let server = postgres(version);
-    let admin = admin(&server);
+    let admin = server.maintenance();
     let native = server.database(&format!("native_{release}"));
     mlflows_own(release, &native);
     let name = format!("init {release}");
     let arguments = ["--role", &name, "--schema", release, "--output", "json"];
     let said = init(home.path(), &admin.url(), &arguments).expect(0);
     all(&said, "made");
+    let store = said.json()["result"]["backend_store_uri"].as_str().unwrap().to_owned();
     let own = own(&admin, &name, &name);
     for what in ["--schema-only", "--data-only"] {
         assert!(dump(&native, what) == dump(&own, what), "{what} differs for {release}");
@@ -205,7 +198,8 @@ fn tables_are_mlflows_own(release: &str, version: u32) {
     all(&init(home.path(), &admin.url(), &arguments).expect(0), "was_there");
 
     let place = folder();
-    let server = flows::Server::start(release, &own.sqlalchemy(), place.path(), &[]);
+    let server =
+        flows::Server::start(release, &store.replace("postgresql:", "postgresql+psycopg2:"), place.path(), &[]);
     server.script("fill.py", &["--artifact-dir", place.path().join("own").to_str().unwrap()]).expect(0);
     server.exercise();
     drop(server);
@@ -252,7 +246,7 @@ fn what_is_asked_for_wrongly_is_told() {
 
 fn who_lacks_the_rights_is_told_the_statement(version: u32) {
     let home = folder();
-    let admin = admin(&postgres(version));
+    let admin = postgres(version).maintenance();
     admin.execute("DROP ROLE IF EXISTS clerk; CREATE ROLE clerk LOGIN");
     let clerk = own(&admin, "clerk", "postgres");
     let arguments = ["--role", "by_clerk", "--schema", "3.4.0", "--output", "json"];
@@ -271,6 +265,12 @@ fn who_lacks_the_rights_is_told_the_statement(version: u32) {
             .texts("SELECT DISTINCT tableowner::text FROM pg_tables WHERE schemaname = 'public'"),
         ["by_clerk"]
     );
+
+    // A database that he may not even connect to.
+    admin.execute("DROP ROLE IF EXISTS closed");
+    init(home.path(), &admin.url(), &["--role", "closed"]).expect(0);
+    let said = init(home.path(), &clerk.url(), &["--role", "closed"]).expect(7);
+    assert!(said.err.contains("GRANT \"closed\" TO \"clerk\";"), "{}", said.err);
 
     // Somebody else's role: since PostgreSQL 16 CREATEROLE is not enough to join it.
     admin.execute("CREATE ROLE others LOGIN");
@@ -303,7 +303,7 @@ const ODD: &[&str] =
 fn odd_names_are_names() {
     let home = folder();
     for version in [15, 18] {
-        let admin = admin(&postgres(version));
+        let admin = postgres(version).maintenance();
         for name in ODD {
             let database = format!("{name} db");
             let arguments =
@@ -315,11 +315,11 @@ fn odd_names_are_names() {
             );
             let own = own(&admin, name, &database);
             assert_eq!(own.texts("SELECT current_user::text || current_database()"), [format!("{name}{database}")]);
-            let store = init(home.path(), &admin.url(), &arguments).json()["result"]["backend_store_uri"]
-                .as_str()
-                .unwrap()
-                .to_owned();
-            assert_eq!(store.replace(":***@", "@"), own.url());
+            // The address that it tells leads there.
+            let said = init(home.path(), &admin.url(), &arguments).json();
+            let told = said["result"]["backend_store_uri"].as_str().unwrap().replace(":***@", "@");
+            let StoreAddress::Postgres(address) = StoreAddress::parse(&told).unwrap() else { panic!("{told}") };
+            assert_eq!((address.user, address.database), (own.address.user, own.address.database), "{told}");
         }
     }
 }
@@ -328,7 +328,7 @@ fn odd_names_are_names() {
 #[test]
 fn an_interrupted_run_is_completed() {
     let home = folder();
-    let admin = admin(&postgres(15));
+    let admin = postgres(15).maintenance();
     let closed =
         "CREATE DATABASE cut OWNER cut ENCODING 'UTF8' TEMPLATE template0 ALLOW_CONNECTIONS false CONNECTION LIMIT 0";
     for (begun, made) in [
@@ -365,7 +365,7 @@ fn an_interrupted_run_is_completed() {
 #[test]
 fn a_killed_run_is_completed() {
     let home = folder();
-    let admin = admin(&postgres(15));
+    let admin = postgres(15).maintenance();
     for round in 0..crate::support::rounds() {
         let arguments = ["db", "init", &admin.url(), "--role", "killed", "--schema", "3.17.2", "--output", "json"];
         let mut child = mlops(home.path()).args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
@@ -383,7 +383,7 @@ fn a_killed_run_is_completed() {
 #[test]
 fn what_is_there_is_changed_only_with_consent() {
     let home = folder();
-    let admin = admin(&postgres(15));
+    let admin = postgres(15).maintenance();
     admin.execute("CREATE ROLE other; CREATE ROLE differs NOLOGIN CREATEDB VALID UNTIL '2020-01-01'");
     admin.execute("CREATE DATABASE differs OWNER other TEMPLATE template0");
     let arguments = ["--role", "differs", "--schema", "2.9.2"];
@@ -442,9 +442,34 @@ fn what_is_there_is_changed_only_with_consent() {
 }
 
 #[test]
+fn a_cluster_of_another_encoding_gets_a_utf8_database() {
+    let home = folder();
+    let cluster = PrivateCluster::start(&programs(15), &std::env::temp_dir()).unwrap();
+    let admin = Database { address: cluster.address("postgres"), programs: programs(15) };
+    let made = |name: &str| {
+        init(home.path(), &admin.url(), &["--role", name, "--schema", "2.9.2"]).expect(0);
+        let facts = "SELECT concat_ws(' ', pg_encoding_to_char(encoding), datcollate, datctype) FROM pg_database WHERE datname = ";
+        admin.texts(&format!("{facts} '{name}'")).concat()
+    };
+    // The cluster has the locale C, which goes with any encoding.
+    let set = "UPDATE pg_database SET encoding = pg_char_to_encoding('SQL_ASCII') WHERE datname = 'template0'";
+    admin.execute(set);
+    assert_eq!(made("ascii"), "UTF8 C C");
+    // And now one that goes with LATIN1 only.
+    admin.execute("UPDATE pg_database SET encoding = pg_char_to_encoding('LATIN1'), datcollate = 'de_DE', datctype = 'de_DE' WHERE datname = 'template0'");
+    let utf8 = admin.texts(
+        "SELECT collcollate::text FROM pg_collation WHERE collcollate IN ('C.utf8', 'C.UTF-8') AND collprovider = 'c'",
+    );
+    let locale = utf8.first().map_or("C", String::as_str);
+    assert_eq!(made("latin"), format!("UTF8 {locale} {locale}"));
+}
+
+#[test]
 fn two_at_once_do_not_trip() {
     let home = folder();
-    let admin = admin(&postgres(18));
+    // A server of its own: the lock is held for long.
+    let cluster = PrivateCluster::start(&programs(18), &std::env::temp_dir()).unwrap();
+    let admin = Database { address: cluster.address("postgres"), programs: programs(18) };
     let arguments = ["db", "init", &admin.url(), "--role", "twins", "--schema", "3.4.0", "--output", "json"];
     let children: Vec<_> = (0..4)
         .map(|_| mlops(home.path()).args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
@@ -463,7 +488,7 @@ fn two_at_once_do_not_trip() {
 #[test]
 fn the_printed_script_does_the_same() {
     let home = folder();
-    let admin = admin(&postgres(18));
+    let admin = postgres(18).maintenance();
     for (index, name) in ODD.iter().enumerate() {
         let database = format!("{name} printed");
         let role = format!("{name} p");

@@ -18,8 +18,8 @@ pub(crate) enum Db {
     /// The password comes from an environment variable or a file. Only its SCRAM-SHA-256 verifier is sent, so it stands
     /// in no log of the server's. It works the same on TimescaleDB, where MLflow's tables stay ordinary tables.
     ///
-    /// MLflow's server makes its tables by itself when it starts on the new database; --schema makes them before, for a
-    /// release that is to come later or a server that may not make tables.
+    /// MLflow's server makes its tables by itself when it starts on the new database; --schema makes them before that, at
+    /// the release you name, as that release makes them.
     #[command(after_help = INIT_EXAMPLES)]
     Init(Init),
 }
@@ -27,8 +27,8 @@ pub(crate) enum Db {
 const INIT_EXAMPLES: &str = "\
 Examples:
   export MLFLOW_DB_PASSWORD=...
-  mlops db init postgresql://postgres@db.example.com/postgres --password-env MLFLOW_DB_PASSWORD
-  mlops db init postgresql://postgres@db.example.com/ --role mlflow --database mlflow_prod --schema 3.4.0 --dry-run
+  mlops db init postgresql://postgres@db.example.com/ --password-env MLFLOW_DB_PASSWORD
+  mlops db init postgresql://postgres@db.example.com/ --database mlflow_prod --schema 3.4.0 --dry-run
   sudo -u postgres mlops db init 'postgresql:///postgres?host=/var/run/postgresql'
   mlops db init --print --password-file mlflow.password > init.sql";
 

@@ -30,7 +30,7 @@ impl Catalogue {
             },
             None => match self.nearest_id(text) {
                 Some(near) => failure.hint(format!("the nearest is {} ({})", near.id, near.releases_text())),
-                None => failure.hint("a release such as 3.4.0, or an id such as `SELECT version_num` gives it"),
+                None => failure.hint("a release such as 3.4.0, or what a database's alembic_version holds"),
             },
         })
     }

@@ -392,7 +392,13 @@ impl Prepared<'_> {
 
     fn look_inside(&mut self) -> Outcome<()> {
         let role = self.wanted.role.clone();
-        let mut client = self.connect_inside()?;
+        let mut client = self.connect_inside().map_err(|failure| {
+            if !failure.message.contains("[42501]") {
+                return failure;
+            }
+            let (role, admin) = (quote(&role), quote(&self.admin.name));
+            failure.hint(format!("{} may not connect to it; as a superuser: GRANT {role} TO {admin};", self.admin.name))
+        })?;
         let inside = inside(&mut client, &role)?;
         let step =
             |state| Step::new(Part::Schema, &inside.schema, state, format!("the role {role} may make tables there"));

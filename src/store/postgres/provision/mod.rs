@@ -385,11 +385,17 @@ const OF_THE_SERVER: &[&str] =
 fn store_address(address: &PgAddress, wanted: &Wanted) -> PgAddress {
     let mut parameters = address.parameters.clone();
     parameters.retain(|(key, _)| OF_THE_SERVER.contains(&key.as_str()));
+    let mut database = Some(wanted.database.clone());
+    // SQLAlchemy decodes what is percent-encoded in a name of a role and in a parameter, but not in the path.
+    if wanted.database.contains(|c: char| !c.is_ascii_alphanumeric() && !"-_.~".contains(c)) {
+        parameters.push(("dbname".to_owned(), wanted.database.clone()));
+        database = None;
+    }
     PgAddress {
         hosts: address.hosts.clone(),
         user: Some(wanted.role.clone()),
         password: wanted.password.clone(),
-        database: Some(wanted.database.clone()),
+        database,
         parameters,
         ..PgAddress::default()
     }
