@@ -55,11 +55,17 @@ _mlops() {
             mlops__subcmd__db,info)
                 cmd="mlops__subcmd__db__subcmd__info"
                 ;;
+            mlops__subcmd__db,init)
+                cmd="mlops__subcmd__db__subcmd__init"
+                ;;
             mlops__subcmd__db__subcmd__help,help)
                 cmd="mlops__subcmd__db__subcmd__help__subcmd__help"
                 ;;
             mlops__subcmd__db__subcmd__help,info)
                 cmd="mlops__subcmd__db__subcmd__help__subcmd__info"
+                ;;
+            mlops__subcmd__db__subcmd__help,init)
+                cmd="mlops__subcmd__db__subcmd__help__subcmd__init"
                 ;;
             mlops__subcmd__help,completions)
                 cmd="mlops__subcmd__help__subcmd__completions"
@@ -88,14 +94,29 @@ _mlops() {
             mlops__subcmd__help__subcmd__db,info)
                 cmd="mlops__subcmd__help__subcmd__db__subcmd__info"
                 ;;
+            mlops__subcmd__help__subcmd__db,init)
+                cmd="mlops__subcmd__help__subcmd__db__subcmd__init"
+                ;;
+            mlops__subcmd__help__subcmd__migrate,export)
+                cmd="mlops__subcmd__help__subcmd__migrate__subcmd__export"
+                ;;
+            mlops__subcmd__help__subcmd__migrate,import)
+                cmd="mlops__subcmd__help__subcmd__migrate__subcmd__import"
+                ;;
             mlops__subcmd__help__subcmd__migrate,sqlite-to-pg)
                 cmd="mlops__subcmd__help__subcmd__migrate__subcmd__sqlite__subcmd__to__subcmd__pg"
                 ;;
             mlops__subcmd__help__subcmd__migrate,verify)
                 cmd="mlops__subcmd__help__subcmd__migrate__subcmd__verify"
                 ;;
+            mlops__subcmd__migrate,export)
+                cmd="mlops__subcmd__migrate__subcmd__export"
+                ;;
             mlops__subcmd__migrate,help)
                 cmd="mlops__subcmd__migrate__subcmd__help"
+                ;;
+            mlops__subcmd__migrate,import)
+                cmd="mlops__subcmd__migrate__subcmd__import"
                 ;;
             mlops__subcmd__migrate,sqlite-to-pg)
                 cmd="mlops__subcmd__migrate__subcmd__sqlite__subcmd__to__subcmd__pg"
@@ -103,8 +124,14 @@ _mlops() {
             mlops__subcmd__migrate,verify)
                 cmd="mlops__subcmd__migrate__subcmd__verify"
                 ;;
+            mlops__subcmd__migrate__subcmd__help,export)
+                cmd="mlops__subcmd__migrate__subcmd__help__subcmd__export"
+                ;;
             mlops__subcmd__migrate__subcmd__help,help)
                 cmd="mlops__subcmd__migrate__subcmd__help__subcmd__help"
+                ;;
+            mlops__subcmd__migrate__subcmd__help,import)
+                cmd="mlops__subcmd__migrate__subcmd__help__subcmd__import"
                 ;;
             mlops__subcmd__migrate__subcmd__help,sqlite-to-pg)
                 cmd="mlops__subcmd__migrate__subcmd__help__subcmd__sqlite__subcmd__to__subcmd__pg"
@@ -345,7 +372,7 @@ _mlops() {
             return 0
             ;;
         mlops__subcmd__db)
-            opts="-q -v -h --config --profile --output --quiet --verbose --color --progress --yes --dry-run --work-dir --state-dir --jobs --help info help"
+            opts="-q -v -h --config --profile --output --quiet --verbose --color --progress --yes --dry-run --work-dir --state-dir --jobs --help info init help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -391,7 +418,7 @@ _mlops() {
             return 0
             ;;
         mlops__subcmd__db__subcmd__help)
-            opts="info help"
+            opts="info init help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -432,6 +459,20 @@ _mlops() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        mlops__subcmd__db__subcmd__help__subcmd__init)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         mlops__subcmd__db__subcmd__info)
             opts="-q -v -h --config --profile --output --quiet --verbose --color --progress --yes --dry-run --work-dir --state-dir --jobs --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -439,6 +480,72 @@ _mlops() {
                 return 0
             fi
             case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --profile)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --output)
+                    COMPREPLY=($(compgen -W "table json" -- "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                --progress)
+                    COMPREPLY=($(compgen -W "auto plain json none" -- "${cur}"))
+                    return 0
+                    ;;
+                --work-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --state-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --jobs)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        mlops__subcmd__db__subcmd__init)
+            opts="-q -v -h --role --database --password-env --password-file --schema --print --config --profile --output --quiet --verbose --color --progress --yes --dry-run --work-dir --state-dir --jobs --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --role)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --database)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --password-env)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --password-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --schema)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --config)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -601,7 +708,7 @@ _mlops() {
             return 0
             ;;
         mlops__subcmd__help__subcmd__db)
-            opts="info"
+            opts="info init"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -615,6 +722,20 @@ _mlops() {
             return 0
             ;;
         mlops__subcmd__help__subcmd__db__subcmd__info)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        mlops__subcmd__help__subcmd__db__subcmd__init)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -671,8 +792,36 @@ _mlops() {
             return 0
             ;;
         mlops__subcmd__help__subcmd__migrate)
-            opts="sqlite-to-pg verify"
+            opts="sqlite-to-pg export import verify"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        mlops__subcmd__help__subcmd__migrate__subcmd__export)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        mlops__subcmd__help__subcmd__migrate__subcmd__import)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
@@ -759,7 +908,7 @@ _mlops() {
             return 0
             ;;
         mlops__subcmd__migrate)
-            opts="-q -v -h --config --profile --output --quiet --verbose --color --progress --yes --dry-run --work-dir --state-dir --jobs --help sqlite-to-pg verify help"
+            opts="-q -v -h --config --profile --output --quiet --verbose --color --progress --yes --dry-run --work-dir --state-dir --jobs --help sqlite-to-pg export import verify help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -804,8 +953,74 @@ _mlops() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        mlops__subcmd__migrate__subcmd__export)
+            opts="-q -v -h --file --compression --no-verify --certificate --include-table --remap-experiment-ids --rewrite-artifacts --config --profile --output --quiet --verbose --color --progress --yes --dry-run --work-dir --state-dir --jobs --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --compression)
+                    COMPREPLY=($(compgen -W "gzip zstd" -- "${cur}"))
+                    return 0
+                    ;;
+                --certificate)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --include-table)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --rewrite-artifacts)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --profile)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --output)
+                    COMPREPLY=($(compgen -W "table json" -- "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                --progress)
+                    COMPREPLY=($(compgen -W "auto plain json none" -- "${cur}"))
+                    return 0
+                    ;;
+                --work-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --state-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --jobs)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         mlops__subcmd__migrate__subcmd__help)
-            opts="sqlite-to-pg verify help"
+            opts="sqlite-to-pg export import verify help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -818,7 +1033,35 @@ _mlops() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        mlops__subcmd__migrate__subcmd__help__subcmd__export)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         mlops__subcmd__migrate__subcmd__help__subcmd__help)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        mlops__subcmd__migrate__subcmd__help__subcmd__import)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -860,8 +1103,78 @@ _mlops() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        mlops__subcmd__migrate__subcmd__import)
+            opts="-q -v -h --target --replace --certificate --no-verify --include-table --bad-rows --quarantine-file --widen --remap-experiment-ids --rewrite-artifacts --config --profile --output --quiet --verbose --color --progress --yes --dry-run --work-dir --state-dir --jobs --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --target)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --certificate)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --include-table)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --bad-rows)
+                    COMPREPLY=($(compgen -W "refuse quarantine" -- "${cur}"))
+                    return 0
+                    ;;
+                --quarantine-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --rewrite-artifacts)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --profile)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --output)
+                    COMPREPLY=($(compgen -W "table json" -- "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                --progress)
+                    COMPREPLY=($(compgen -W "auto plain json none" -- "${cur}"))
+                    return 0
+                    ;;
+                --work-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --state-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --jobs)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         mlops__subcmd__migrate__subcmd__sqlite__subcmd__to__subcmd__pg)
-            opts="-q -v -h --source --target --replace --certificate --no-verify --include-table --config --profile --output --quiet --verbose --color --progress --yes --dry-run --work-dir --state-dir --jobs --help"
+            opts="-q -v -h --source --target --rehearse --replace --certificate --no-verify --include-table --bad-rows --quarantine-file --widen --remap-experiment-ids --rewrite-artifacts --config --profile --output --quiet --verbose --color --progress --yes --dry-run --work-dir --state-dir --jobs --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -880,6 +1193,18 @@ _mlops() {
                     return 0
                     ;;
                 --include-table)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --bad-rows)
+                    COMPREPLY=($(compgen -W "refuse quarantine" -- "${cur}"))
+                    return 0
+                    ;;
+                --quarantine-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --rewrite-artifacts)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -923,7 +1248,7 @@ _mlops() {
             return 0
             ;;
         mlops__subcmd__migrate__subcmd__verify)
-            opts="-q -v -h --source --target --include-table --config --profile --output --quiet --verbose --color --progress --yes --dry-run --work-dir --state-dir --jobs --help"
+            opts="-q -v -h --source --target --include-table --remap-experiment-ids --rewrite-artifacts --config --profile --output --quiet --verbose --color --progress --yes --dry-run --work-dir --state-dir --jobs --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -938,6 +1263,10 @@ _mlops() {
                     return 0
                     ;;
                 --include-table)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --rewrite-artifacts)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
