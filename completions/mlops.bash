@@ -55,11 +55,17 @@ _mlops() {
             mlops__subcmd__db,info)
                 cmd="mlops__subcmd__db__subcmd__info"
                 ;;
+            mlops__subcmd__db,init)
+                cmd="mlops__subcmd__db__subcmd__init"
+                ;;
             mlops__subcmd__db__subcmd__help,help)
                 cmd="mlops__subcmd__db__subcmd__help__subcmd__help"
                 ;;
             mlops__subcmd__db__subcmd__help,info)
                 cmd="mlops__subcmd__db__subcmd__help__subcmd__info"
+                ;;
+            mlops__subcmd__db__subcmd__help,init)
+                cmd="mlops__subcmd__db__subcmd__help__subcmd__init"
                 ;;
             mlops__subcmd__help,completions)
                 cmd="mlops__subcmd__help__subcmd__completions"
@@ -87,6 +93,9 @@ _mlops() {
                 ;;
             mlops__subcmd__help__subcmd__db,info)
                 cmd="mlops__subcmd__help__subcmd__db__subcmd__info"
+                ;;
+            mlops__subcmd__help__subcmd__db,init)
+                cmd="mlops__subcmd__help__subcmd__db__subcmd__init"
                 ;;
             mlops__subcmd__help__subcmd__migrate,export)
                 cmd="mlops__subcmd__help__subcmd__migrate__subcmd__export"
@@ -363,7 +372,7 @@ _mlops() {
             return 0
             ;;
         mlops__subcmd__db)
-            opts="-q -v -h --config --profile --output --quiet --verbose --color --progress --yes --dry-run --work-dir --state-dir --jobs --help info help"
+            opts="-q -v -h --config --profile --output --quiet --verbose --color --progress --yes --dry-run --work-dir --state-dir --jobs --help info init help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -409,7 +418,7 @@ _mlops() {
             return 0
             ;;
         mlops__subcmd__db__subcmd__help)
-            opts="info help"
+            opts="info init help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -450,6 +459,20 @@ _mlops() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        mlops__subcmd__db__subcmd__help__subcmd__init)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         mlops__subcmd__db__subcmd__info)
             opts="-q -v -h --config --profile --output --quiet --verbose --color --progress --yes --dry-run --work-dir --state-dir --jobs --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -457,6 +480,72 @@ _mlops() {
                 return 0
             fi
             case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --profile)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --output)
+                    COMPREPLY=($(compgen -W "table json" -- "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                --progress)
+                    COMPREPLY=($(compgen -W "auto plain json none" -- "${cur}"))
+                    return 0
+                    ;;
+                --work-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --state-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --jobs)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        mlops__subcmd__db__subcmd__init)
+            opts="-q -v -h --role --database --password-env --password-file --schema --print --config --profile --output --quiet --verbose --color --progress --yes --dry-run --work-dir --state-dir --jobs --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --role)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --database)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --password-env)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --password-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --schema)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --config)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -619,7 +708,7 @@ _mlops() {
             return 0
             ;;
         mlops__subcmd__help__subcmd__db)
-            opts="info"
+            opts="info init"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -633,6 +722,20 @@ _mlops() {
             return 0
             ;;
         mlops__subcmd__help__subcmd__db__subcmd__info)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        mlops__subcmd__help__subcmd__db__subcmd__init)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )

@@ -71,7 +71,7 @@ complete -c mlops -n "__fish_mlops_using_subcommand migrate; and not __fish_seen
 complete -c mlops -n "__fish_mlops_using_subcommand migrate; and not __fish_seen_subcommand_from sqlite-to-pg export import verify help" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
 complete -c mlops -n "__fish_mlops_using_subcommand migrate; and not __fish_seen_subcommand_from sqlite-to-pg export import verify help" -s h -l help -d 'Print help'
 complete -c mlops -n "__fish_mlops_using_subcommand migrate; and not __fish_seen_subcommand_from sqlite-to-pg export import verify help" -f -a "sqlite-to-pg" -d 'Move an MLflow SQLite database into PostgreSQL'
-complete -c mlops -n "__fish_mlops_using_subcommand migrate; and not __fish_seen_subcommand_from sqlite-to-pg export import verify help" -f -a "export" -d 'Write a store into an archive: one file that any of them can be made of again'
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and not __fish_seen_subcommand_from sqlite-to-pg export import verify help" -f -a "export" -d 'Write a store into an archive: one file to keep, to send and to restore from'
 complete -c mlops -n "__fish_mlops_using_subcommand migrate; and not __fish_seen_subcommand_from sqlite-to-pg export import verify help" -f -a "import" -d 'Make a store of an archive, in PostgreSQL or SQLite'
 complete -c mlops -n "__fish_mlops_using_subcommand migrate; and not __fish_seen_subcommand_from sqlite-to-pg export import verify help" -f -a "verify" -d 'Compare any two stores, table by table and cell by cell'
 complete -c mlops -n "__fish_mlops_using_subcommand migrate; and not __fish_seen_subcommand_from sqlite-to-pg export import verify help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
@@ -189,31 +189,32 @@ complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_sub
 complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from verify" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
 complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from verify" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from help" -f -a "sqlite-to-pg" -d 'Move an MLflow SQLite database into PostgreSQL'
-complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from help" -f -a "export" -d 'Write a store into an archive: one file that any of them can be made of again'
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from help" -f -a "export" -d 'Write a store into an archive: one file to keep, to send and to restore from'
 complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from help" -f -a "import" -d 'Make a store of an archive, in PostgreSQL or SQLite'
 complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from help" -f -a "verify" -d 'Compare any two stores, table by table and cell by cell'
 complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
-complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info help" -l config -d 'Configuration file [default: MLOPS_CONFIG, ~/.config/mlops/config.toml, /etc/mlops/config.toml]' -r -F
-complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info help" -l profile -d 'Profile in the configuration file whose values beat the file\'s own [default: MLOPS_PROFILE]' -r
-complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info help" -l output -d 'Form of the result [default: table]' -r -f -a "table\t''
+complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info init help" -l config -d 'Configuration file [default: MLOPS_CONFIG, ~/.config/mlops/config.toml, /etc/mlops/config.toml]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info init help" -l profile -d 'Profile in the configuration file whose values beat the file\'s own [default: MLOPS_PROFILE]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info init help" -l output -d 'Form of the result [default: table]' -r -f -a "table\t''
 json\t''"
-complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info help" -l color -d 'Colours on the terminal [default: auto; NO_COLOR is honoured]' -r -f -a "auto\t''
+complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info init help" -l color -d 'Colours on the terminal [default: auto; NO_COLOR is honoured]' -r -f -a "auto\t''
 always\t''
 never\t''"
-complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info help" -l progress -d 'Progress on stderr: bars on a terminal, else a line every few seconds [default: auto]' -r -f -a "auto\t''
+complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info init help" -l progress -d 'Progress on stderr: bars on a terminal, else a line every few seconds [default: auto]' -r -f -a "auto\t''
 plain\t''
 json\t''
 none\t''"
-complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info help" -l work-dir -d 'Folder for private copies of SQLite files [default: TMPDIR or /tmp]' -r -F
-complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info help" -l state-dir -d 'Folder for what is remembered between runs [default: /var/lib/mlops for root, else ~/.local/state/mlops]' -r -F
-complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info help" -l jobs -d 'Threads and connections that work at once [default: the number of processors]' -r
-complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info help" -s q -l quiet -d 'Say nothing on stderr but errors'
-complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info help" -s v -l verbose -d 'Log to stderr what is done; twice: every statement'
-complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info help" -l yes -d 'Agree to what would be asked'
-complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info help" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
-complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info help" -s h -l help -d 'Print help'
-complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info help" -f -a "info" -d 'What a database is: engine, MLflow\'s revision and the releases that have it, rows and bytes per table'
-complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info init help" -l work-dir -d 'Folder for private copies of SQLite files [default: TMPDIR or /tmp]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info init help" -l state-dir -d 'Folder for what is remembered between runs [default: /var/lib/mlops for root, else ~/.local/state/mlops]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info init help" -l jobs -d 'Threads and connections that work at once [default: the number of processors]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info init help" -s q -l quiet -d 'Say nothing on stderr but errors'
+complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info init help" -s v -l verbose -d 'Log to stderr what is done; twice: every statement'
+complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info init help" -l yes -d 'Agree to what would be asked'
+complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info init help" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
+complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info init help" -s h -l help -d 'Print help'
+complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info init help" -f -a "info" -d 'What a database is: engine, MLflow\'s revision and the releases that have it, rows and bytes per table'
+complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info init help" -f -a "init" -d 'Make the role and the database that MLflow needs on a PostgreSQL server, and its tables if wanted'
+complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info init help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from info" -l config -d 'Configuration file [default: MLOPS_CONFIG, ~/.config/mlops/config.toml, /etc/mlops/config.toml]' -r -F
 complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from info" -l profile -d 'Profile in the configuration file whose values beat the file\'s own [default: MLOPS_PROFILE]' -r
 complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from info" -l output -d 'Form of the result [default: table]' -r -f -a "table\t''
@@ -233,7 +234,33 @@ complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcomma
 complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from info" -l yes -d 'Agree to what would be asked'
 complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from info" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
 complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from info" -s h -l help -d 'Print help'
+complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from init" -l role -d 'The role that MLflow will log in as' -r
+complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from init" -l database -d 'The database that it will own [default: named as the role]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from init" -l password-env -d 'The environment variable that holds the role\'s password [default: the role is made without a password]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from init" -l password-file -d 'The file that holds the role\'s password; a line end at its end is not part of it' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from init" -l schema -d 'Also make MLflow\'s tables of a release (3.4.0) or of a revision (71994744cf8e)' -r
+complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from init" -l config -d 'Configuration file [default: MLOPS_CONFIG, ~/.config/mlops/config.toml, /etc/mlops/config.toml]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from init" -l profile -d 'Profile in the configuration file whose values beat the file\'s own [default: MLOPS_PROFILE]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from init" -l output -d 'Form of the result [default: table]' -r -f -a "table\t''
+json\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from init" -l color -d 'Colours on the terminal [default: auto; NO_COLOR is honoured]' -r -f -a "auto\t''
+always\t''
+never\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from init" -l progress -d 'Progress on stderr: bars on a terminal, else a line every few seconds [default: auto]' -r -f -a "auto\t''
+plain\t''
+json\t''
+none\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from init" -l work-dir -d 'Folder for private copies of SQLite files [default: TMPDIR or /tmp]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from init" -l state-dir -d 'Folder for what is remembered between runs [default: /var/lib/mlops for root, else ~/.local/state/mlops]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from init" -l jobs -d 'Threads and connections that work at once [default: the number of processors]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from init" -l print -d 'Print a script for psql that does the same, and do nothing; no server is needed'
+complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from init" -s q -l quiet -d 'Say nothing on stderr but errors'
+complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from init" -s v -l verbose -d 'Log to stderr what is done; twice: every statement'
+complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from init" -l yes -d 'Agree to what would be asked'
+complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from init" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
+complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from init" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from help" -f -a "info" -d 'What a database is: engine, MLflow\'s revision and the releases that have it, rows and bytes per table'
+complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from help" -f -a "init" -d 'Make the role and the database that MLflow needs on a PostgreSQL server, and its tables if wanted'
 complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c mlops -n "__fish_mlops_using_subcommand demo" -l experiments -d 'Experiments' -r
 complete -c mlops -n "__fish_mlops_using_subcommand demo" -l runs -d 'Runs' -r
@@ -348,8 +375,9 @@ complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_su
 complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db demo config completions man help" -f -a "man" -d 'Write the man pages into a folder'
 complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db demo config completions man help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcommand_from migrate" -f -a "sqlite-to-pg" -d 'Move an MLflow SQLite database into PostgreSQL'
-complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcommand_from migrate" -f -a "export" -d 'Write a store into an archive: one file that any of them can be made of again'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcommand_from migrate" -f -a "export" -d 'Write a store into an archive: one file to keep, to send and to restore from'
 complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcommand_from migrate" -f -a "import" -d 'Make a store of an archive, in PostgreSQL or SQLite'
 complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcommand_from migrate" -f -a "verify" -d 'Compare any two stores, table by table and cell by cell'
 complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcommand_from db" -f -a "info" -d 'What a database is: engine, MLflow\'s revision and the releases that have it, rows and bytes per table'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcommand_from db" -f -a "init" -d 'Make the role and the database that MLflow needs on a PostgreSQL server, and its tables if wanted'
 complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcommand_from config" -f -a "show" -d 'Each setting, its value (secrets masked) and its origin'

@@ -25,6 +25,7 @@ mod exports;
 mod faults;
 mod flows;
 mod generated;
+mod init;
 mod policies;
 mod properties;
 mod snapshots;

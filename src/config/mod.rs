@@ -10,6 +10,8 @@ mod service;
 
 use std::path::{Path, PathBuf};
 
+use secrecy::SecretString;
+
 use crate::config::environment::Environment;
 use crate::domain::address::{StoreAddress, shown};
 use crate::domain::failure::{Failure, Outcome};
@@ -167,6 +169,34 @@ impl Settings {
             }
             other => other,
         })
+    }
+
+    /// A password from an environment variable or a file, whichever is named.
+    ///
+    /// # Errors
+    /// Configuration: the variable is not set, the file cannot be read, or what it holds is no password.
+    pub fn password(&self, variable: Option<&str>, file: Option<&Path>) -> Outcome<Option<SecretString>> {
+        let (text, place) = match (variable, file) {
+            (Some(name), _) => {
+                let unset =
+                    || Failure::configuration(format!("the environment variable {name} is not set or is empty"));
+                (self.environment.get(name).ok_or_else(unset)?, format!("the environment variable {name}"))
+            }
+            (None, Some(file)) => {
+                let text = std::fs::read_to_string(file)
+                    .map_err(|e| Failure::configuration(format!("the password file {}: {e}", shown(file))))?;
+                (text, format!("the password file {}", shown(file)))
+            }
+            (None, None) => return Ok(None),
+        };
+        let password = text.strip_suffix('\n').map_or(text.as_str(), |t| t.strip_suffix('\r').unwrap_or(t));
+        if password.is_empty() {
+            return Err(Failure::configuration(format!("{place} is empty")));
+        }
+        if password.contains(['\0', '\n', '\r']) {
+            return Err(Failure::configuration(format!("{place} holds more than one line, and a password has one")));
+        }
+        Ok(Some(SecretString::from(password)))
     }
 
     /// Where private copies go.

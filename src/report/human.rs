@@ -2,8 +2,8 @@
 
 use anstyle::{AnsiColor, Style};
 
-use super::Result;
 use super::table::{bytes, grouped, seconds, table};
+use super::{Result, init_view};
 use crate::config::Setting;
 use crate::demo::Shown;
 use crate::domain::failure::Failure;
@@ -16,12 +16,12 @@ use crate::migrate::survey::{Finding, Overlong};
 use crate::migrate::verify::Compared;
 use crate::source::OpenStore;
 
-const BOLD: Style = Style::new().bold();
-const GOOD: Style = AnsiColor::Green.on_default().bold();
+pub(super) const BOLD: Style = Style::new().bold();
+pub(super) const GOOD: Style = AnsiColor::Green.on_default().bold();
 const BAD: Style = AnsiColor::Red.on_default().bold();
 const CARE: Style = AnsiColor::Yellow.on_default().bold();
 
-fn painted(style: Style, text: &str) -> String {
+pub(super) fn painted(style: Style, text: &str) -> String {
     format!("{style}{text}{style:#}")
 }
 
@@ -38,6 +38,8 @@ pub(super) fn text(result: &Result<'_>) -> String {
         Result::Info(store, rows, bytes) => info_text(store, rows, bytes),
         Result::Settings(settings) => settings_text(settings),
         Result::Demo(shown) => demo_text(shown),
+        Result::Init(plan) => init_view::text(plan),
+        Result::Script(script) => (*script).to_owned(),
     }
 }
 

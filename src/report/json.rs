@@ -4,7 +4,7 @@
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{Reporter, Result};
+use super::{Reporter, Result, init_view};
 use crate::TOOL;
 use crate::config::Setting;
 use crate::demo::Shown;
@@ -81,6 +81,8 @@ fn value(result: &Result<'_>) -> Value {
         Result::Info(store, rows, bytes) => info_value(store, rows, bytes),
         Result::Settings(settings) => settings_value(settings),
         Result::Demo(shown) => demo_value(shown),
+        Result::Init(plan) => init_view::value(plan),
+        Result::Script(script) => json!({"script": script}),
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod exit;
 mod human;
+mod init_view;
 mod json;
 mod logging;
 mod progress;
@@ -18,6 +19,7 @@ use crate::migrate::plan::Plan;
 use crate::migrate::survey::Finding;
 use crate::migrate::verify::Compared;
 use crate::source::OpenStore;
+use crate::store::postgres::provision as init;
 
 pub use exit::{PARTIAL, code};
 pub use json::{CERTIFICATE, certificate, time};
@@ -60,6 +62,10 @@ pub enum Result<'a> {
     Settings(&'a [Setting]),
     /// A demonstration.
     Demo(&'a Shown),
+    /// A role and a database for MLflow: planned, or made.
+    Init(&'a init::Plan),
+    /// A script that is the result.
+    Script(&'a str),
 }
 
 /// Prints for one run.

@@ -169,6 +169,11 @@ impl Server {
         self.address.hosts[0].0.clone()
     }
 
+    /// The database that administrators connect to.
+    pub(crate) fn maintenance(&self) -> Database {
+        Database { address: self.address.clone(), programs: self.programs.clone() }
+    }
+
     /// A new, empty database of that name.
     pub(crate) fn database(&self, name: &str) -> Database {
         let mut client = connect(&self.address);

@@ -4,6 +4,7 @@
 //! schema at a revision does not depend on the MLflow that made it, so a catalogue by revision is sound. A table
 //! definition that is the same at many revisions stands in the data once.
 
+mod named;
 mod wire;
 
 use std::collections::BTreeSet;

@@ -326,12 +326,17 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// # Errors
 /// Locked: another session holds it and does not let go.
 pub fn lock(client: &mut Client, schema: &str, cancel: &Cancel) -> Outcome<()> {
+    lock_on(client, schema, &format!("works on the schema {schema} of this database"), cancel)
+}
+
+/// Takes the lock of that name; `does` says what its holder does.
+pub(super) fn lock_on(client: &mut Client, name: &str, does: &str, cancel: &Cancel) -> Outcome<()> {
     let failed = |e: postgres::Error| target_failure("taking the lock", &e);
     let begun = Instant::now();
     loop {
         cancel.check()?;
         let row = client
-            .query_one("SELECT pg_try_advisory_lock(hashtext('mlops'), hashtext($1))", &[&schema])
+            .query_one("SELECT pg_try_advisory_lock(hashtext('mlops'), hashtext($1))", &[&name])
             .map_err(failed)?;
         if row.try_get(0).map_err(failed)? {
             return Ok(());
@@ -352,11 +357,8 @@ pub fn lock(client: &mut Client, schema: &str, cancel: &Cancel) -> Outcome<()> {
         .ok()
         .flatten()
         .and_then(|row| row.try_get::<_, String>(0).ok());
-    Err(Failure::locked(format!(
-        "{} works on the schema {schema} of this database",
-        holder.as_deref().unwrap_or("another mlops")
-    ))
-    .hint("wait until it has ended; if it is dead, end its server process with pg_terminate_backend"))
+    Err(Failure::locked(format!("{} {does}", holder.as_deref().unwrap_or("another mlops")))
+        .hint("wait until it has ended; if it is dead, end its server process with pg_terminate_backend"))
 }
 
 /// Drops the stages whose owner is gone. A stage whose owner is connected belongs to a run on another schema and is

@@ -1,0 +1,90 @@
+//! `mlops db init`.
+
+use super::{Context, Ended};
+use crate::cli::db::Init;
+use crate::domain::address::{PgAddress, StoreAddress};
+use crate::domain::catalogue::Catalogue;
+use crate::domain::failure::{Failure, Kind, Outcome};
+use crate::report::{self, Result as Report};
+use crate::state::{self, Journal};
+use crate::store::postgres::provision::{self, Plan, Wanted};
+
+pub(super) fn run(context: &Context, arguments: Init) -> Result<u8, Ended> {
+    let wanted = wanted(context, &arguments)?;
+    if arguments.print {
+        return context.finish(&Report::Script(&provision::script(&wanted)), 0, &[]);
+    }
+    let address = administrator(context, arguments.url.as_deref().unwrap_or_default())?;
+    let prepared = provision::prepare(&address, &wanted, &context.id, &context.cancel, !context.dry_run)?;
+    if context.dry_run {
+        let asks = prepared.plan.changes().is_some() && !context.yes;
+        let exit = if asks { report::code(Kind::Refused) } else { 0 };
+        return context.finish(&Report::Init(&prepared.plan), exit, &[]);
+    }
+    if prepared.plan.complete() {
+        return context.finish(&Report::Init(&prepared.plan), 0, &[]);
+    }
+    let confirmed = prepared.plan.changes().map(|what| context.consent().to(&what)).transpose()?;
+    let (journal, warnings) = journal(context, &prepared.plan)?;
+    match prepared.carry_out(confirmed.as_ref()) {
+        Ok(plan) => {
+            journal.close("done");
+            context.finish(&Report::Init(&plan), 0, &warnings)
+        }
+        Err(failure) => {
+            journal.close("failed");
+            Err(Ended { failure, warnings })
+        }
+    }
+}
+
+fn wanted(context: &Context, arguments: &Init) -> Outcome<Wanted> {
+    let catalogue = Catalogue::embedded()?;
+    let wanted = Wanted {
+        role: arguments.role.clone(),
+        database: arguments.database.clone().unwrap_or_else(|| arguments.role.clone()),
+        password: context.settings.password(arguments.password_env.as_deref(), arguments.password_file.as_deref())?,
+        revision: arguments
+            .schema
+            .as_deref()
+            .map(|text| catalogue.named(text))
+            .transpose()
+            .map_err(|f| f.on("--schema"))?,
+    };
+    wanted.check()?;
+    Ok(wanted)
+}
+
+fn administrator(context: &Context, url: &str) -> Outcome<PgAddress> {
+    match context.settings.address(url)? {
+        StoreAddress::Postgres(mut address) => {
+            // Every server has it, and an administrator rarely has one named like himself.
+            address.database.get_or_insert_with(|| "postgres".to_owned());
+            Ok(*address)
+        }
+        _ => Err(Failure::usage("this is not a postgresql:// address").hint(
+            "an administrator's, such as postgresql://postgres@host/postgres; SQLite needs no role and no database",
+        )),
+    }
+}
+
+/// Begins the journal, and closes those of earlier runs for the same: this one goes on from where they ended.
+fn journal(context: &Context, plan: &Plan) -> Outcome<(Journal, Vec<String>)> {
+    let state_dir = context.settings.state_dir()?;
+    let target = format!("role {} and database {} of {}", plan.role, plan.database, plan.server);
+    let mut warnings = Vec::new();
+    for run in state::unfinished(&state_dir) {
+        let same = run.target == target;
+        let end = if same { "what it did not come to is made now" } else { "it is left as it is" };
+        warnings.push(format!(
+            "the run {} of {} ({}: {}) did not finish; {end}",
+            run.id, run.started, run.command, run.target
+        ));
+        if same {
+            let _ = run.close(&format!("superseded by {}", context.id));
+        }
+    }
+    let (journal, warning) = Journal::begin(&state_dir, &context.id, context.reporter.command, &target);
+    warnings.extend(warning);
+    Ok((journal, warnings))
+}
