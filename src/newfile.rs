@@ -40,8 +40,10 @@ impl NewFile {
             let _ = made.as_file().try_lock();
             Ok(made.into_parts())
         };
-        let (file, temporary) =
-            make().map_err(|e| Failure::target(format!("{} cannot be written to: {e}", shown(&folder))))?;
+        let (file, temporary) = make().map_err(|e| {
+            Failure::target(format!("the folder {} cannot be written to: {}", shown(&folder), e.kind()))
+                .hint("name a file in a folder that is there and that you may write to")
+        })?;
         Ok(NewFile { file, temporary, target: target.to_owned() })
     }
 

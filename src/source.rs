@@ -192,7 +192,10 @@ fn open_postgres(postgres: Arc<Postgres>, include: &[String]) -> Outcome<OpenSto
 /// Whether a file that was named as a store is an archive: the first entry's name is at the beginning of a tar.
 fn looks_like_archive(path: &Path) -> bool {
     let mut head = [0; layout::ABOUT.len()];
-    File::open(path).and_then(|mut f| f.read_exact(&mut head)).is_ok() && head == *layout::ABOUT.as_bytes()
+    // A pipe under that name would be waited for.
+    path.is_file()
+        && File::open(path).and_then(|mut f| f.read_exact(&mut head)).is_ok()
+        && head == *layout::ABOUT.as_bytes()
 }
 
 /// Rows take more room in a database than their text does: headers of rows, and indexes of about the same size again.

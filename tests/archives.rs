@@ -412,7 +412,7 @@ fn entries_that_no_archive_has_are_refused() {
 
 #[test]
 fn what_is_no_archive_or_unfinished_is_called_so() {
-    refused(Vec::new(), "unfinished: it is empty");
+    refused(Vec::new(), "unfinished: no entry of it is whole");
     refused(b"SQLite format 3\0and so on".to_vec(), "a SQLite database");
     refused(b"PGDMP\x01\x0e".to_vec(), "pg_dump's custom format");
     refused(vec![0x1f, 0x8b, 8, 0], "compressed with gzip");

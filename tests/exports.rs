@@ -168,3 +168,66 @@ fn a_killed_export_leaves_nothing_that_looks_like_an_archive() {
     export(home.path(), sample(2_000).to_str().unwrap(), &archive, &[]).expect(0);
     assert_eq!(names(place.path()), ["store.tar"]);
 }
+
+#[test]
+fn a_row_that_breaks_a_rule_survives_an_archive() {
+    let (home, place) = (folder(), folder());
+    let file = place.path().join("mlflow.db");
+    fs::copy(sample(2_000), &file).unwrap();
+    rusqlite::Connection::open(&file)
+        .unwrap()
+        .execute_batch("PRAGMA ignore_check_constraints = ON; UPDATE runs SET status = 'ODD' WHERE rowid = 2")
+        .unwrap();
+    let path = |name: &str| home.path().join(name);
+    let said = export(home.path(), file.to_str().unwrap(), &path("odd.tar"), &[]).expect(0);
+    assert!(said.err.contains("breaks the rule status IN") && said.err.contains("--bad-rows"), "{}", said.err);
+    import(home.path(), &path("odd.tar"), path("odd.db").to_str().unwrap(), &[]).expect(0);
+    verify(home.path(), file.to_str().unwrap(), path("odd.db").to_str().unwrap()).expect(0);
+    let database = postgres(15).database("exports_odd");
+    import(home.path(), &path("odd.tar"), &database.url(), &[]).expect(6);
+    let aside = path("odd.jsonl");
+    let more = ["--bad-rows", "quarantine", "--quarantine-file", aside.to_str().unwrap()];
+    import(home.path(), &path("odd.tar"), &database.url(), &more).expect(4);
+    assert!(fs::read_to_string(&aside).unwrap().contains("\"status\":\"ODD\""));
+}
+
+#[test]
+fn a_dry_run_says_what_the_run_would() {
+    let home = folder();
+    let file = sample(2_000);
+    let nowhere = home.path().join("no/folder/store.tar");
+    for more in [&[] as &[&str], &["--dry-run"]] {
+        let said = export(home.path(), file.to_str().unwrap(), &nowhere, more).expect(7);
+        assert!(said.err.contains("cannot be written to") && said.err.contains("hint:"), "{}", said.err);
+    }
+    assert_eq!(names(home.path()).iter().filter(|n| *n != "state").count(), 0);
+}
+
+#[test]
+fn tables_of_another_program_survive_an_archive_with_whatever_they_hold() {
+    let (home, place) = (folder(), folder());
+    let file = place.path().join("mlflow.db");
+    fs::copy(sample(2_000), &file).unwrap();
+    rusqlite::Connection::open(&file)
+        .unwrap()
+        .execute_batch(
+            "CREATE TABLE \"we ird.T/x\" (id INTEGER PRIMARY KEY, v TEXT, \"a b\" REAL, d DATE, b BLOB);
+             INSERT INTO \"we ird.T/x\" VALUES (1, 'x', 1.5, '2026-01-01', x'00ff'), (2, NULL, 2, 5, 'text')",
+        )
+        .unwrap();
+    let path = |name: &str| home.path().join(name);
+    let more = ["--include-table", "we ird.T/x"];
+    export(home.path(), file.to_str().unwrap(), &path("other.tar"), &more).expect(0);
+    import(home.path(), &path("other.tar"), path("other.db").to_str().unwrap(), &more).expect(0);
+    let said = run(
+        home.path(),
+        &[
+            &["migrate", "verify", "--source", path("other.tar").to_str().unwrap(), "--target"][..],
+            &[path("other.db").to_str().unwrap()],
+            &more,
+        ]
+        .concat(),
+    )
+    .expect(0);
+    assert!(said.out.contains("we ird.T/x"), "{}", said.out);
+}

@@ -249,3 +249,95 @@ fn a_rehearsal_does_all_of_it_and_leaves_nothing() {
     run(home.path(), &["migrate", "sqlite-to-pg", "--rehearse", "--source", source, "--target", "x"]).expect(2);
     run(home.path(), &["migrate", "sqlite-to-pg", "--source", source]).expect(2);
 }
+
+/// Rules that SQLite itself did not hold this file to.
+#[test]
+fn ids_of_experiments_that_are_put_aside_are_not_given_again_and_links_go_with_them() {
+    let (home, place) = (folder(), folder());
+    let file = place.path().join("mlflow.db");
+    fs::copy(sample(2_000), &file).unwrap();
+    let connection = Connection::open(&file).unwrap();
+    let highest: i64 = connection.query_row("SELECT max(experiment_id) FROM experiments", [], |r| r.get(0)).unwrap();
+    connection
+        .execute_batch(&format!(
+            "PRAGMA ignore_check_constraints = ON;
+             UPDATE experiments SET lifecycle_stage = 'odd' WHERE experiment_id = {highest}"
+        ))
+        .unwrap();
+    drop(connection);
+    let database = postgres(15).database("taken");
+    let aside = home.path().join("aside.jsonl");
+    let policy = ["--bad-rows", "quarantine", "--quarantine-file", aside.to_str().unwrap()];
+    let said = migrate(home.path(), &file, &database.url(), &policy).expect(4);
+    assert_eq!(database.number("SELECT nextval('experiments_experiment_id_seq')"), highest + 1);
+    for (table, sql) in [
+        ("inputs", "destination_id NOT IN (SELECT run_uuid FROM runs UNION SELECT model_id FROM logged_models)"),
+        ("input_tags", "input_uuid NOT IN (SELECT input_uuid FROM inputs)"),
+    ] {
+        assert_eq!(database.number(&format!("SELECT count(*) FROM {table} WHERE {sql}")), 0, "{table}");
+    }
+    assert!(fs::read_to_string(&aside).unwrap().contains("\"table\":\"inputs\""), "the test proves nothing");
+    let dangling = database
+        .number("SELECT count(*) FROM model_versions WHERE run_id <> '' AND run_id NOT IN (SELECT run_uuid FROM runs)");
+    let before = count(
+        &file,
+        "SELECT count(*) FROM model_versions WHERE run_id <> '' AND run_id NOT IN (SELECT run_uuid FROM runs)",
+    );
+    let words = format!("{} rows of `model_versions` stay, and their `run_id` names", dangling - before);
+    assert!(dangling == before || said.err.contains(&words), "{words}: {}", said.err);
+}
+
+#[test]
+fn what_a_file_breaks_of_its_own_rules_is_a_finding_and_no_damage() {
+    let (home, place) = (folder(), folder());
+    let file = place.path().join("mlflow.db");
+    fs::copy(sample(2_000), &file).unwrap();
+    let connection = Connection::open(&file).unwrap();
+    connection
+        .execute_batch(
+            "PRAGMA writable_schema = ON;
+             UPDATE sqlite_master SET sql = replace(sql, 'name VARCHAR(256) NOT NULL', 'name VARCHAR(256)')
+             WHERE name = 'experiments';
+             PRAGMA writable_schema = RESET;",
+        )
+        .unwrap();
+    drop(connection);
+    let connection = Connection::open(&file).unwrap();
+    connection
+        .execute_batch(
+            "UPDATE experiments SET name = NULL WHERE experiment_id = 1;
+             PRAGMA writable_schema = ON;
+             UPDATE sqlite_master SET sql = replace(sql, 'name VARCHAR(256)', 'name VARCHAR(256) NOT NULL')
+             WHERE name = 'experiments';
+             PRAGMA writable_schema = RESET;",
+        )
+        .unwrap();
+    let deep = format!("{}{}", "[".repeat(20_000), "]".repeat(20_000));
+    connection.execute("INSERT INTO evaluation_datasets (dataset_id, name) VALUES ('d-1', 'deep')", []).unwrap();
+    connection
+        .execute(
+            "INSERT INTO evaluation_dataset_records (dataset_record_id, dataset_id, inputs, input_hash) VALUES ('r-1', 'd-1', ?1, 'x')",
+            [deep],
+        )
+        .unwrap();
+    drop(connection);
+    let database = postgres(15).database("own_rules");
+    for more in [&[] as &[&str], &["--dry-run"]] {
+        let said = migrate(home.path(), &file, &database.url(), more).expect(6);
+        let said = said.out + &said.err;
+        assert!(said.contains("`experiments.name` is NULL where NULL is not allowed (1 row"), "{said}");
+        assert!(said.contains("`evaluation_dataset_records.inputs` is nested deeper"), "{said}");
+    }
+    let aside = home.path().join("aside.jsonl");
+    let policy = ["--bad-rows", "quarantine", "--quarantine-file", aside.to_str().unwrap()];
+    migrate(home.path(), &file, &database.url(), &policy).expect(4);
+}
+
+#[test]
+fn a_pipe_is_not_waited_for() {
+    let home = folder();
+    let pipe = home.path().join("pipe.db");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let said = run(home.path(), &["db", "info", pipe.to_str().unwrap()]).expect(6);
+    assert!(said.err.contains("is not a file"), "{}", said.err);
+}

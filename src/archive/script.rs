@@ -5,6 +5,7 @@ use super::layout::{Compression, POST_DATA, TABLES};
 use super::manifest::Manifest;
 use crate::domain::ddl::{self, Statement, literal, quote, quote_list};
 use crate::domain::failure::{Failure, Outcome};
+use std::collections::BTreeMap;
 
 /// Refuses names that a line of psql's cannot carry.
 ///
@@ -51,7 +52,7 @@ pub(super) fn post_data(about: &About) -> String {
     );
     put("Foreign keys", sql(post.foreign_keys));
     put("Triggers", sql(post.triggers));
-    put("Sequences", about.tables.iter().flat_map(|t| ddl::set_sequences(t)).collect());
+    put("Sequences", about.tables.iter().flat_map(|t| ddl::set_sequences(t, &BTreeMap::new())).collect());
     put("Statistics", about.shapes.iter().map(|s| format!("ANALYZE {}", quote(&s.name))).collect());
     out
 }

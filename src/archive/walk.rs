@@ -180,7 +180,8 @@ fn check_order(about: &ArchivedAbout, manifest: &Manifest) -> Outcome<()> {
         manifest.tables.iter().map(|t| (t.name.as_str(), (0, 0, false))).collect();
     let mut fixed = [layout::ABOUT, layout::TABLES, layout::POST_DATA, layout::SQLITE].into_iter().peekable();
     let mut entries = manifest.entries.iter();
-    if entries.next_back().is_none_or(|e| e.name != layout::RESTORE || e.rows.is_some()) {
+    let restores = |e: &EntryRecord| e.name == layout::RESTORE && e.rows.is_none() && e.raw_bytes == e.bytes;
+    if !entries.next_back().is_some_and(restores) {
         return Err(damaged(format!("`{}` is not its last entry but the manifest", layout::RESTORE)));
     }
     for entry in entries {
@@ -248,7 +249,7 @@ fn damaged(what: impl Into<String>) -> Failure {
 }
 
 fn unfinished(last: &str) -> Failure {
-    let after = if last.is_empty() { "it is empty".to_owned() } else { format!("it ends after `{last}`") };
+    let after = if last.is_empty() { "no entry of it is whole".to_owned() } else { format!("it ends after `{last}`") };
     Failure::damaged(format!("is unfinished: {after}, without a manifest"))
         .hint("whatever wrote it was interrupted, or the file was cut: export the source again")
 }

@@ -61,7 +61,8 @@ pub(crate) struct SqliteToPg {
 /// How a target is filled.
 #[derive(Args)]
 pub(crate) struct Publishing {
-    /// Move MLflow tables with data that are in the target into a schema mlops_replaced_<id>, where they stay
+    /// In PostgreSQL, move MLflow tables with data that are in the target into a schema mlops_replaced_<id>, where they
+    /// stay
     #[arg(long)]
     pub(crate) replace: bool,
     /// Write what was proven into this file, as JSON: both ends without secrets, revision, counts, digests, times
@@ -94,8 +95,9 @@ pub(crate) struct Amendments {
     /// ones, in every column, tag and JSON document that holds one; addresses stay
     #[arg(long, help_heading = "Policies")]
     pub(crate) remap_experiment_ids: bool,
-    /// Change artifact addresses that begin with FROM, in every column, tag and JSON document that holds one; may be
-    /// repeated, the longest prefix wins; --dry-run counts what there is
+    /// Change artifact addresses that begin with FROM (whole segments of a path, as it stands in the store), in every
+    /// column, tag and JSON document that holds one; may be repeated, the longest prefix wins; --dry-run counts what
+    /// there is
     #[arg(long, value_name = "FROM=TO", help_heading = "Policies")]
     pub(crate) rewrite_artifacts: Vec<String>,
 }

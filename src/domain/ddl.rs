@@ -1,6 +1,7 @@
 //! PostgreSQL statements that make the catalogue's tables. What they make equals MLflow's own schema at that
 //! revision, `pg_dump --schema-only` against `pg_dump --schema-only`; a test compares every revision.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::domain::catalogue::{ColumnDef, ForeignKey, Index, Key, Sequence, TableDef};
@@ -80,13 +81,17 @@ pub fn add_foreign_table_key(shape: &TableShape) -> Option<String> {
     (!key.is_empty()).then(|| format!("ALTER TABLE {} ADD PRIMARY KEY ({key})", quote(&shape.name)))
 }
 
-/// Lets each sequence of a table go on after the highest value of its column; on an empty table it begins at 1.
-pub fn set_sequences(table: &TableDef) -> Vec<String> {
+/// Lets each sequence of a table go on after the highest value of its column, or after the number that is `taken` by
+/// the sequence's name; on an empty table it begins at 1.
+pub fn set_sequences(table: &TableDef, taken: &BTreeMap<String, i64>) -> Vec<String> {
     let sequences = table.columns.iter().filter_map(|c| Some((c, c.sequence.as_ref()?)));
     let set = |(column, sequence): (&ColumnDef, &Sequence)| {
         let column = quote(&column.name);
+        let least = taken.get(sequence.name()).copied().unwrap_or(0).max(0);
+        let rows = format!("coalesce(max({column}), 0)");
+        let highest = if least == 0 { rows } else { format!("greatest({rows}, {least})") };
         format!(
-            "SELECT setval({}::regclass, greatest(coalesce(max({column}), 0), 1), coalesce(max({column}), 0) >= 1) FROM {}",
+            "SELECT setval({}::regclass, greatest({highest}, 1), {highest} >= 1) FROM {}",
             literal(&quote(sequence.name())),
             quote(&table.name)
         )

@@ -28,6 +28,8 @@ pub enum Misfit {
     NotJson,
     /// A date column's text that is no date.
     NotDate,
+    /// A JSON document that is nested deeper than PostgreSQL's parser goes.
+    TooDeep,
 }
 
 impl Misfit {
@@ -43,6 +45,9 @@ impl Misfit {
             Misfit::Nul => "contains the character NUL, which PostgreSQL cannot store in text".to_owned(),
             Misfit::NotUtf8 => "is not valid UTF-8".to_owned(),
             Misfit::NotDate => "is not a date of the form YYYY-MM-DD".to_owned(),
+            Misfit::TooDeep => {
+                format!("is nested deeper than {MOST_LEVELS} levels, where PostgreSQL's parser gives up")
+            }
             Misfit::NotJson => "is not a JSON document (NaN and Infinity are not JSON)".to_owned(),
         }
     }
@@ -92,15 +97,34 @@ fn text(bytes: &[u8], max_chars: Option<u32>) -> Result<(), Misfit> {
     }
 }
 
-/// PostgreSQL's `json` checks syntax only. Numbers may be of any length, so they are not parsed into floats here;
-/// nesting deeper than serde_json's limit is left to PostgreSQL, which is the last judge anyway.
+/// PostgreSQL's parser recurses: its default stack (max_stack_depth, 2 MB) ends at some 6,000 levels.
+const MOST_LEVELS: usize = 5_000;
+
+/// PostgreSQL's `json` checks syntax only. Numbers may be of any length, so they are not parsed into floats here.
 fn json(bytes: &[u8]) -> Result<(), Misfit> {
     text(bytes, None)?;
-    match serde_json::from_slice::<serde::de::IgnoredAny>(bytes) {
-        Ok(_) => Ok(()),
-        Err(error) if error.to_string().starts_with("recursion limit") => Ok(()),
-        Err(_) => Err(Misfit::NotJson),
+    serde_json::from_slice::<serde::de::IgnoredAny>(bytes).map_err(|_| Misfit::NotJson)?;
+    // Each level has two brackets.
+    if bytes.len() > 2 * MOST_LEVELS && levels(bytes) > MOST_LEVELS { Err(Misfit::TooDeep) } else { Ok(()) }
+}
+
+/// How deep a JSON text is nested at most.
+fn levels(bytes: &[u8]) -> usize {
+    let (mut level, mut deepest, mut in_text, mut escaped) = (0usize, 0, false, false);
+    for byte in bytes {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_text => escaped = true,
+            b'"' => in_text = !in_text,
+            b'[' | b'{' if !in_text => {
+                level += 1;
+                deepest = deepest.max(level);
+            }
+            b']' | b'}' if !in_text => level = level.saturating_sub(1),
+            _ => {}
+        }
     }
+    deepest
 }
 
 /// A date in PostgreSQL's binary form: days since 2000-01-01. `None`: the text is not a date as it would be read back.
@@ -116,7 +140,12 @@ pub fn days(text: &[u8]) -> Option<i32> {
 
 #[cfg(test)]
 mod tests {
-    use super::days;
+    use super::{days, levels};
+
+    #[test]
+    fn brackets_in_texts_are_no_levels() {
+        assert_eq!(levels(br#"{"[[[": ["\"[[", [1], {}]}"#), 3);
+    }
 
     #[test]
     fn dates_are_days_since_2000_and_have_one_form() {

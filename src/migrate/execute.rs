@@ -27,6 +27,7 @@ use crate::store::postgres::connect::Postgres;
 use crate::store::postgres::source::PgSource;
 use crate::store::postgres::stage::{Stage, recheck};
 use crate::store::postgres::target;
+use crate::store::sqlite::rules;
 use crate::store::sqlite::sink::SqliteSink;
 use crate::store::sqlite::source::SqliteSource;
 
@@ -138,7 +139,7 @@ fn to_postgres(
         let back = PgSource::of_stage(postgres.clone(), stage.name(), shapes.to_vec());
         equal(store.source.as_ref(), &back, shapes, (&sources, targets), work)?;
     }
-    stage.finish(tables, &post, work)?;
+    stage.finish(tables, &post, &plan.applied.taken, work)?;
     clock.lap("keys");
     work.cancel.check()?;
     work.events.event(Event::Phase { name: "publishing", total: None, unit: "" });
@@ -184,7 +185,14 @@ fn to_archive(
     let rows: Vec<u64> = plan.tables.iter().map(|(_, rows)| *rows).collect();
     let sink = ArchiveSink::create(to, &about, &rows, Options { compression: plan.compression })?;
     work.events.event(Event::Phase { name: "copying rows", total: Some(plan.rows()), unit: "rows" });
-    let sources = copy(store.source.as_ref(), &sink, shapes, &rows, work)?;
+    // What PostgreSQL's rules say of the rows is looked at beside the copying.
+    let (sources, broken) = std::thread::scope(|scope| {
+        let broken = scope.spawn(|| broken_rules(store, shapes));
+        let sources = copy(store.source.as_ref(), &sink, shapes, &rows, work);
+        (sources, broken.join())
+    });
+    let sources = sources?;
+    let broken = broken.map_err(|_| Failure::internal("the look at the rows' rules ended early"))??;
     store.prove(&sources)?;
     let written = sink.finish(&sources)?;
     plan.target.bytes = Some(written.bytes);
@@ -201,7 +209,25 @@ fn to_archive(
     let mut warnings = plan.notes.clone();
     warnings.extend(outdated(store, &plan));
     warnings.extend(written.tables.iter().flat_map(unfit));
+    warnings.extend(broken);
     Ok(migrated(plan, shapes, &sources, targets.as_deref(), clock, warnings))
+}
+
+/// Rows of a SQLite file that break what PostgreSQL enforces, in words.
+fn broken_rules(store: &OpenStore, shapes: &[Shape]) -> Outcome<Vec<String>> {
+    let Some(snapshot) = &store.snapshot else { return Ok(Vec::new()) };
+    let broken = rules::broken(snapshot, &store.identity.tables, shapes, 1)?;
+    let words = broken.into_iter().map(|b| {
+        format!(
+            "a row of `{}` {} ({} rows; first: {}): it is in the archive as it is, but restore.sql stops at it, and an \
+             import into PostgreSQL needs --bad-rows quarantine",
+            b.table,
+            b.what,
+            b.rows,
+            b.first.join("")
+        )
+    });
+    Ok(words.collect())
 }
 
 /// What of an archived table PostgreSQL does not take as it is.
@@ -209,8 +235,8 @@ fn unfit(table: &TableRecord) -> Vec<String> {
     let mut warnings = Vec::new();
     if table.unfit > 0 {
         warnings.push(format!(
-            "{} values of `{}` are in the archive as they are, but PostgreSQL cannot hold them: restore.sql stops at them, \
-             and an import into PostgreSQL needs --bad-rows quarantine or --remap-experiment-ids",
+            "{} values of `{}` are in the archive as they are, but PostgreSQL cannot hold them: restore.sql stops at them; \
+             `migrate import --dry-run` into PostgreSQL names them and the policy that each needs",
             table.unfit, table.name
         ));
     }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::archive::layout::Compression;
-use crate::domain::address::{PgAddress, StoreAddress, shown};
+use crate::domain::address::{PgAddress, StoreAddress};
 use crate::domain::catalogue::Catalogue;
 use crate::domain::ddl;
 use crate::domain::failure::{Failure, Outcome};
@@ -190,19 +190,18 @@ pub fn prepare(request: &Request, work: &Work<'_>) -> Outcome<Prepared> {
         compression: request.compression,
     };
     let destination = match &request.target {
-        StoreAddress::Sqlite(path) if path.exists() => {
-            return Err(Failure::refused(format!("{} is there already", shown(path)))
-                .hint("name a file that does not exist yet"));
+        StoreAddress::Sqlite(path) => {
+            // Made and thrown away again: whether the name is free and the folder takes a file.
+            NewFile::create(path, 0o600)?;
+            Destination::Sqlite(path.clone())
         }
-        StoreAddress::Sqlite(path) => Destination::Sqlite(path.clone()),
         StoreAddress::Archive(path) => {
             plan.target.engine = "archive";
             plan.target.version = format!("format {}", crate::archive::layout::FORMAT);
             // What goes into a pipe cannot be read back; whoever takes it out checks it.
             plan.verify &= path.as_os_str() != "-";
-            if path.symlink_metadata().is_ok() {
-                return Err(Failure::refused(format!("{} is there already", shown(path)))
-                    .hint("name a file that does not exist yet"));
+            if path.as_os_str() != "-" {
+                NewFile::create(path, 0o600)?;
             }
             Destination::Archive(path.clone())
         }

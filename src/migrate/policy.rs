@@ -10,7 +10,7 @@ use crate::domain::amend::{Amendments, ExperimentIds, Rewrite, small_ids};
 use crate::domain::catalogue::{Catalogue, TableDef};
 use crate::domain::cell::Cell;
 use crate::domain::failure::{Failure, Outcome};
-use crate::domain::table::Shape;
+use crate::domain::table::{Shape, Type};
 use crate::engine::Part;
 use crate::engine::amend::Amended;
 use crate::engine::copy::{Work, copy};
@@ -64,6 +64,8 @@ pub struct Applied {
     pub quarantine: Option<PathBuf>,
     /// Whether the whole source was looked at.
     pub surveyed: bool,
+    /// Sequences that go on after a higher number than the rows have: ids that were put aside are not given again.
+    pub taken: BTreeMap<String, i64>,
 }
 
 impl Applied {
@@ -147,13 +149,17 @@ pub(super) fn apply(
         let quarantine = quarantine.into_inner().unwrap_or_else(PoisonError::into_inner);
         // Whole rows, secrets included: for their owner alone.
         let mut file = NewFile::create(path, 0o600)?;
-        applied.aside = put_aside(store, shapes, quarantine, &mut file)?;
+        let ids = &amendments.experiment_ids;
+        applied.aside = put_aside(store, shapes, quarantine, &mut file, ids, &mut applied.taken, &mut notes)?;
         applied.quarantine = Some(path.clone());
         aside = Some(file);
         findings.clear();
     }
     if !amendments.is_empty() {
         store.source = Arc::new(Amended::new(store.source.clone(), amendments));
+    }
+    if !applied.rewrites.is_empty() && applied.addresses.values().all(|(_, rewritten)| *rewritten == 0) {
+        notes.push("no address begins with what --rewrite-artifacts names: nothing was rewritten".to_owned());
     }
     if !applied.experiment_ids.is_empty() {
         notes.push(
@@ -171,10 +177,10 @@ fn unpack(store: &mut OpenStore, shapes: &[Shape], work_dir: &Path, work: &Work<
     let rows = shapes.iter().map(|s| store.source.rows(s)).collect::<Outcome<Vec<u64>>>()?;
     work.events.event(Event::Phase { name: "unpacking the archive", total: Some(rows.iter().sum()), unit: "rows" });
     let file = folder.path().join(COPY);
-    let sink = SqliteSink::create(&file, &store.identity.tables, &foreign(store, shapes))?;
+    let sink = SqliteSink::create_lenient(&file, &store.identity.tables, &foreign(store, shapes))?;
     let digests = copy(store.source.as_ref(), &sink, shapes, &rows, work)?;
     store.prove(&digests)?;
-    sink.finish_schema(&store.identity.tables)?;
+    sink.finish_lenient(&store.identity.tables)?;
     sink.publish()?;
     let original = PathBuf::from(&store.address);
     store.source = Arc::new(SqliteSource::new(file, original.clone(), shapes.to_vec()));
@@ -210,6 +216,9 @@ fn put_aside(
     shapes: &[Shape],
     quarantine: Quarantine,
     file: &mut NewFile,
+    ids: &ExperimentIds,
+    taken: &mut BTreeMap<String, i64>,
+    notes: &mut Vec<String>,
 ) -> Outcome<Vec<Aside>> {
     let Some(snapshot) = &store.snapshot else { return Ok(Vec::new()) };
     let before = shapes.iter().map(|s| store.source.rows(s)).sum::<Outcome<u64>>()?;
@@ -219,6 +228,18 @@ fn put_aside(
     quarantine.open_store()?;
     quarantine.follow(&store.identity.tables)?;
     let aside = quarantine.marked()?;
+    notes.extend(quarantine.left_dangling(&store.identity.tables)?);
+    for table in &store.identity.tables {
+        for column in &table.columns {
+            let Some(sequence) = &column.sequence else { continue };
+            let most = if column.kind == Type::Int4 { i64::from(i32::MAX) } else { i64::MAX };
+            let highest = quarantine.highest(&table.name, &column.name, most)?;
+            let new = ids.values().max().copied().filter(|_| column.name == "experiment_id");
+            if let Some(highest) = highest.into_iter().chain(new).max() {
+                taken.insert(sequence.name().to_owned(), highest);
+            }
+        }
+    }
     let mut out = std::io::BufWriter::new(file.file());
     quarantine.write(shapes, &mut out)?;
     std::io::Write::flush(&mut out)

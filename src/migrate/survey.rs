@@ -84,12 +84,12 @@ pub struct Survey {
 const SHOWN: usize = 3;
 const MEND: &str = "mend these rows, or --bad-rows quarantine puts them and what refers to them aside";
 
-fn advice(misfit: Misfit, column: &str) -> &'static str {
+fn advice(misfit: Misfit, column: &str, remapped: bool) -> &'static str {
     match misfit {
         Misfit::TooLong { .. } => {
             "--widen makes the column longer in the target, --bad-rows quarantine puts them aside"
         }
-        Misfit::Range if column == "experiment_id" => {
+        Misfit::Range if column == "experiment_id" && !remapped => {
             "--remap-experiment-ids gives the experiments of a former file store ids that fit"
         }
         _ => MEND,
@@ -226,7 +226,7 @@ impl Surveyor<'_> {
                 what: misfit.describe(),
                 rows: 0,
                 first: Vec::new(),
-                advice: advice(misfit, &column.name),
+                advice: advice(misfit, &column.name, !self.amendments.experiment_ids.is_empty()),
             });
             finding.rows += 1;
             if finding.first.len() < SHOWN {

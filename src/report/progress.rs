@@ -163,6 +163,7 @@ impl Bars {
         bar.set_style(style(&template));
         bar.set_message(running.name);
         let bar = self.bars.add(bar);
+        bar.tick();
         // Redrawn also while nothing is done, so that it is seen to live.
         bar.enable_steady_tick(Duration::from_millis(250));
         bar

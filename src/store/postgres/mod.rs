@@ -58,12 +58,14 @@ fn target_failure(doing: &str, error: &postgres::Error) -> Failure {
     }
 }
 
-/// A failure while rows are loaded or keys are built over them: SQLSTATE's classes 22 and 23, and 54000 (a value too
-/// long for an index), mean that the rows themselves are what PostgreSQL refuses.
+/// A failure while rows are loaded or keys are built over them: SQLSTATE's classes 22, 23 and 54 (a value too long for
+/// an index, JSON too deep), mean that the rows themselves are what PostgreSQL refuses.
 fn rows_failure(doing: &str, error: &postgres::Error) -> Failure {
     let failure = target_failure(doing, error);
     match error.code() {
-        Some(code) if code.code().starts_with("22") || code.code().starts_with("23") || code.code() == "54000" => {
+        Some(code)
+            if code.code().starts_with("22") || code.code().starts_with("23") || code.code().starts_with("54") =>
+        {
             Failure {
                 kind: Kind::Source,
                 hint: Some(

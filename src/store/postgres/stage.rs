@@ -2,6 +2,7 @@
 //! their place in one short transaction. Until that commits the target is as it was; a stage that is dropped before
 //! leaves nothing.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -153,11 +154,18 @@ impl<'a> Stage<'a> {
         })
     }
 
-    /// Makes keys of the indexes, then foreign keys and triggers, and sets the sequences.
+    /// Makes keys of the indexes, then foreign keys and triggers, and sets the sequences, above the numbers that are
+    /// `taken` as well.
     ///
     /// # Errors
     /// As [`Stage::make`].
-    pub fn finish(&self, tables: &[Arc<TableDef>], post: &PostData, work: &Work<'_>) -> Outcome<()> {
+    pub fn finish(
+        &self,
+        tables: &[Arc<TableDef>],
+        post: &PostData,
+        taken: &BTreeMap<String, i64>,
+        work: &Work<'_>,
+    ) -> Outcome<()> {
         let total = (post.keys.len() + post.foreign_keys.len() + post.triggers.len()) as u64;
         work.events.event(Event::Phase { name: "making keys", total: Some(total), unit: "steps" });
         let run = |statement: &Statement| {
@@ -168,14 +176,14 @@ impl<'a> Stage<'a> {
         };
         // Each of these locks the table it refers to, so side by side they would wait for one another.
         post.keys.iter().chain(&post.foreign_keys).chain(&post.triggers).try_for_each(run)?;
-        self.set_sequences(tables)
+        self.set_sequences(tables, taken)
     }
 
     /// Each sequence goes on after the highest value of its column; on an empty table it begins at 1.
-    fn set_sequences(&self, tables: &[Arc<TableDef>]) -> Outcome<()> {
+    fn set_sequences(&self, tables: &[Arc<TableDef>], taken: &BTreeMap<String, i64>) -> Outcome<()> {
         self.with(|client| {
             for table in tables {
-                for sql in ddl::set_sequences(table) {
+                for sql in ddl::set_sequences(table, taken) {
                     client
                         .batch_execute(&sql)
                         .map_err(|e| target_failure(&format!("setting the sequence of {}", table.name), &e))?;

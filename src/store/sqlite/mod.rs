@@ -36,7 +36,13 @@ fn open_readonly(path: &Path, immutable: bool) -> rusqlite::Result<Connection> {
 
 /// A failure of the source that says what SQLite said of which file.
 fn source_failure(path: &Path, error: &rusqlite::Error) -> Failure {
-    Failure::source(format!("{}: {}", shown(path), sqlite_text(error)))
+    let failure = Failure::source(format!("{}: {}", shown(path), sqlite_text(error)));
+    match error.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::DatabaseCorrupt) => {
+            failure.hint("restore a backup, or save what can be read with `sqlite3 FILE .recover` into a new file")
+        }
+        _ => failure,
+    }
 }
 
 /// What SQLite says, without rusqlite's wrapping, and with a word for what an operator meets.

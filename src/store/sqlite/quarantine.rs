@@ -15,7 +15,7 @@ use super::Explain;
 use super::rules::{Rule, dangling, rules};
 use super::snapshot::Snapshot;
 use crate::domain::catalogue::TableDef;
-use crate::domain::ddl::quote;
+use crate::domain::ddl::{literal, quote};
 use crate::domain::failure::{Failure, Outcome};
 use crate::domain::table::Shape;
 
@@ -35,6 +35,80 @@ pub struct Aside {
     pub why: String,
     /// How many.
     pub rows: u64,
+}
+
+/// A reference that no foreign key stands for.
+struct Mention {
+    table: &'static str,
+    column: &'static str,
+    parent: &'static str,
+    key: &'static str,
+    /// Another column of the row, and what it says where the row refers to such a parent.
+    when: Option<(&'static str, &'static str)>,
+    /// Whether the row means nothing without its parent; else it stays, and is told.
+    follows: bool,
+}
+
+const fn link(table: &'static str, column: &'static str, parent: &'static str, key: &'static str) -> Mention {
+    Mention { table, column, parent, key, when: None, follows: true }
+}
+
+const fn told(table: &'static str, column: &'static str, parent: &'static str, key: &'static str) -> Mention {
+    Mention { table, column, parent, key, when: None, follows: false }
+}
+
+/// Ids of runs, datasets, models and traces are unique among all of them, so a link's kind need not be asked for.
+/// (MLflow: store/tracking/dbmodels/models.py, SqlInput and SqlEntityAssociation.)
+const MENTIONS: &[Mention] = &[
+    link("inputs", "source_id", "datasets", "dataset_uuid"),
+    link("inputs", "source_id", "runs", "run_uuid"),
+    link("inputs", "source_id", "logged_models", "model_id"),
+    link("inputs", "destination_id", "runs", "run_uuid"),
+    link("inputs", "destination_id", "logged_models", "model_id"),
+    link("input_tags", "input_uuid", "inputs", "input_uuid"),
+    link("entity_associations", "source_id", "evaluation_datasets", "dataset_id"),
+    link("entity_associations", "source_id", "runs", "run_uuid"),
+    link("entity_associations", "source_id", "trace_info", "request_id"),
+    link("entity_associations", "destination_id", "runs", "run_uuid"),
+    link("entity_associations", "destination_id", "trace_info", "request_id"),
+    Mention {
+        table: "entity_associations",
+        column: "destination_id",
+        parent: "experiments",
+        key: "experiment_id",
+        when: Some(("destination_type", "experiment")),
+        follows: true,
+    },
+    told("model_versions", "run_id", "runs", "run_uuid"),
+    told("logged_models", "source_run_id", "runs", "run_uuid"),
+    told("logged_model_metrics", "run_id", "runs", "run_uuid"),
+    told("assessments", "experiment_id", "experiments", "experiment_id"),
+];
+
+impl Mention {
+    /// SQL that is true of rows `t` that refer to a marked row.
+    fn of_marked(&self) -> String {
+        let when =
+            self.when.map_or(String::new(), |(column, value)| format!("t.{} = {} AND ", quote(column), literal(value)));
+        format!(
+            "{when}CAST(t.{} AS TEXT) IN (SELECT CAST(p.{} AS TEXT) FROM {MARKS} m JOIN {} p ON p.rowid = m.id
+             WHERE m.tbl = {})",
+            quote(self.column),
+            quote(self.key),
+            quote(self.parent),
+            literal(self.parent)
+        )
+    }
+
+    /// Whether the store's revision has both ends.
+    fn is_in(&self, tables: &[Arc<TableDef>]) -> bool {
+        let has = |table: &str, column: &str| {
+            tables.iter().any(|t| t.name == table && t.columns.iter().any(|c| c.name == column))
+        };
+        has(self.table, self.column)
+            && has(self.parent, self.key)
+            && self.when.is_none_or(|(column, _)| has(self.table, column))
+    }
 }
 
 const MARKS: &str = "mlops_quarantine";
@@ -99,12 +173,13 @@ impl Quarantine {
             let mut marked = 0;
             for rule in &rules {
                 let Some(key) = &rule.reference else { continue };
-                let aside = format!(
-                    "p.rowid NOT IN (SELECT id FROM {MARKS} WHERE tbl = {})",
-                    crate::domain::ddl::literal(&key.table)
-                );
+                let aside = format!("p.rowid NOT IN (SELECT id FROM {MARKS} WHERE tbl = {})", literal(&key.table));
                 let what = format!("refers to a row of `{}` that was put aside", key.table);
                 marked += self.mark_where(rule, &what, &dangling(key, &aside))?;
+            }
+            for mention in MENTIONS.iter().filter(|m| m.follows && m.is_in(tables)) {
+                let what = format!("refers to a row of `{}` that was put aside", mention.parent);
+                marked += self.mark_rows(mention.table, &what, &mention.of_marked())?;
             }
             if marked == 0 {
                 return Ok(());
@@ -114,11 +189,48 @@ impl Quarantine {
     }
 
     fn mark_where(&self, rule: &Rule, what: &str, condition: &str) -> Outcome<usize> {
-        let sql = format!(
-            "INSERT OR IGNORE INTO {MARKS} SELECT ?1, t.rowid, ?2 FROM {} t WHERE {condition}",
-            quote(&rule.table)
-        );
-        self.connection.execute(&sql, params![rule.table, what]).of_target(&self.original)
+        self.mark_rows(&rule.table, what, condition)
+    }
+
+    fn mark_rows(&self, table: &str, what: &str, condition: &str) -> Outcome<usize> {
+        let sql =
+            format!("INSERT OR IGNORE INTO {MARKS} SELECT ?1, t.rowid, ?2 FROM {} t WHERE {condition}", quote(table));
+        self.connection.execute(&sql, params![table, what]).of_target(&self.original)
+    }
+
+    /// Rows that stay though they name a row that is put aside: in words, one for each kind.
+    ///
+    /// # Errors
+    /// Source: SQLite could not read it.
+    pub fn left_dangling(&self, tables: &[Arc<TableDef>]) -> Outcome<Vec<String>> {
+        let mut words = Vec::new();
+        for mention in MENTIONS.iter().filter(|m| !m.follows && m.is_in(tables)) {
+            let sql = format!(
+                "SELECT count(*) FROM {} t WHERE {} AND t.rowid NOT IN (SELECT id FROM {MARKS} WHERE tbl = ?1)",
+                quote(mention.table),
+                mention.of_marked()
+            );
+            let rows: i64 =
+                self.connection.query_row(&sql, [mention.table], |row| row.get(0)).of_source(&self.original)?;
+            if rows > 0 {
+                words.push(format!(
+                    "{rows} rows of `{}` stay, and their `{}` names a row of `{}` that is put aside",
+                    mention.table, mention.column, mention.parent
+                ));
+            }
+        }
+        Ok(words)
+    }
+
+    /// The highest integer of a column, up to `most`, before rows are removed.
+    ///
+    /// # Errors
+    /// Source: SQLite could not read it.
+    pub fn highest(&self, table: &str, column: &str, most: i64) -> Outcome<Option<i64>> {
+        let column = quote(column);
+        let sql =
+            format!("SELECT max({column}) FROM {} WHERE typeof({column}) = 'integer' AND {column} < ?1", quote(table));
+        self.connection.query_row(&sql, [most], |row| row.get(0)).of_source(&self.original)
     }
 
     /// What is marked, by table and reason.

@@ -28,15 +28,36 @@ impl SqliteSink {
     /// # Errors
     /// Target: the file is there already, or its folder cannot be written to.
     pub fn create(target: &Path, tables: &[Arc<TableDef>], foreign: &[Shape]) -> Outcome<SqliteSink> {
+        let mut statements: Vec<String> = tables.iter().map(|t| t.sqlite.create.clone()).collect();
+        statements.extend(foreign.iter().map(|shape| create_foreign_table(shape)));
+        Self::with_tables(target, &statements)
+    }
+
+    /// The same with tables that enforce nothing: for rows some of which break MLflow's rules and are to be found.
+    ///
+    /// # Errors
+    /// As [`SqliteSink::create`].
+    pub fn create_lenient(target: &Path, tables: &[Arc<TableDef>], foreign: &[Shape]) -> Outcome<SqliteSink> {
+        let lenient = |table: &Arc<TableDef>| {
+            let columns = table.columns.iter().filter(|c| c.generated.is_none());
+            let columns: Vec<String> = columns.map(|c| format!("{} {}", quote(&c.name), c.sqlite)).collect();
+            format!("CREATE TABLE {} ({})", quote(&table.name), columns.join(", "))
+        };
+        let mut statements: Vec<String> = tables.iter().map(lenient).collect();
+        statements.extend(foreign.iter().map(|shape| create_foreign_table(shape)));
+        Self::with_tables(target, &statements)
+    }
+
+    fn with_tables(target: &Path, statements: &[String]) -> Outcome<SqliteSink> {
         // As SQLite itself makes files: what the umask leaves of this.
         let file = NewFile::create(target, 0o666)?;
         let connection = Connection::open(file.path()).of_target(target)?;
-        let mut tables_sql: Vec<String> = tables.iter().map(|t| t.sqlite.create.clone()).collect();
-        tables_sql.extend(foreign.iter().map(|shape| create_foreign_table(shape)));
         connection
             .execute_batch(&format!(
-                "PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA foreign_keys=OFF; BEGIN; {};",
-                tables_sql.join(";\n")
+                // The rows are those of another store, whatever they are: a CHECK that it broke is no reason to lose them.
+                "PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA foreign_keys=OFF;
+                 PRAGMA ignore_check_constraints=ON; BEGIN; {};",
+                statements.join(";\n")
             ))
             .of_target(target)?;
         Ok(SqliteSink { connection: Mutex::new(connection), file, target: target.to_owned() })
@@ -57,6 +78,26 @@ impl SqliteSink {
             sql.push_str(";\n");
         }
         sql.push_str("COMMIT; ANALYZE;");
+        self.connection().execute_batch(&sql).of_target(&self.target)
+    }
+
+    /// Makes what finding rows by their key needs over lenient tables, and commits.
+    ///
+    /// # Errors
+    /// Target: SQLite refused.
+    pub fn finish_lenient(&self, tables: &[Arc<TableDef>]) -> Outcome<()> {
+        let mut sql = String::new();
+        for table in tables {
+            for key in table.postgres.primary_key.iter().chain(&table.postgres.unique) {
+                let columns = quote_list(key.columns.iter().map(String::as_str));
+                sql.push_str(&format!(
+                    "CREATE INDEX {} ON {} ({columns});\n",
+                    quote(&format!("mlops {}", key.name)),
+                    quote(&table.name)
+                ));
+            }
+        }
+        sql.push_str("COMMIT;");
         self.connection().execute_batch(&sql).of_target(&self.target)
     }
 
@@ -87,12 +128,15 @@ fn create_foreign_table(shape: &TableShape) -> String {
                 Type::Int8 => "BIGINT",
                 Type::Float => "FLOAT",
                 Type::Bool => "BOOLEAN",
-                Type::Text => "TEXT",
+                // Without a type SQLite keeps what it is given; TEXT would turn the numbers that a column declared DATE
+                // may hold into text.
+                Type::Text => "",
                 Type::Json => "JSON",
                 Type::Bytes => "BLOB",
                 Type::Date => "DATE",
             };
-            format!("{} {kind}{}", quote(&c.name), if c.not_null { " NOT NULL" } else { "" })
+            let kind = if kind.is_empty() { String::new() } else { format!(" {kind}") };
+            format!("{}{kind}{}", quote(&c.name), if c.not_null { " NOT NULL" } else { "" })
         })
         .collect();
     if !shape.key.is_empty() {
