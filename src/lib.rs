@@ -17,6 +17,7 @@
 //! | [`archive`] | the archive format, both directions |
 //! | [`source`] | opening any of them for reading: what it is, and its rows |
 //! | [`migrate`] | the plan and the execution of a migration, its certificate |
+//! | [`doctor`] | how a database differs from its revision, and the SQL that mends it |
 //! | [`demo`] | a sample store to try everything on |
 //! | [`state`] | what is remembered between runs: journals |
 //! | [`config`] | settings in layers, each value with its origin; the only reader of the environment |
@@ -34,6 +35,7 @@ pub mod cli;
 pub mod command;
 pub mod config;
 pub mod demo;
+pub mod doctor;
 pub mod domain;
 pub mod engine;
 pub mod migrate;

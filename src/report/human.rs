@@ -3,6 +3,7 @@
 use anstyle::{AnsiColor, Style};
 
 use super::Result;
+use super::doctor;
 use super::table::{bytes, grouped, seconds, table};
 use crate::config::Setting;
 use crate::demo::Shown;
@@ -16,12 +17,12 @@ use crate::migrate::survey::{Finding, Overlong};
 use crate::migrate::verify::Compared;
 use crate::source::OpenStore;
 
-const BOLD: Style = Style::new().bold();
-const GOOD: Style = AnsiColor::Green.on_default().bold();
-const BAD: Style = AnsiColor::Red.on_default().bold();
-const CARE: Style = AnsiColor::Yellow.on_default().bold();
+pub(super) const BOLD: Style = Style::new().bold();
+pub(super) const GOOD: Style = AnsiColor::Green.on_default().bold();
+pub(super) const BAD: Style = AnsiColor::Red.on_default().bold();
+pub(super) const CARE: Style = AnsiColor::Yellow.on_default().bold();
 
-fn painted(style: Style, text: &str) -> String {
+pub(super) fn painted(style: Style, text: &str) -> String {
     format!("{style}{text}{style:#}")
 }
 
@@ -36,6 +37,9 @@ pub(super) fn text(result: &Result<'_>) -> String {
         Result::Rehearsed(migrated) => rehearsed_text(migrated),
         Result::Compared(compared) => compared_text(compared),
         Result::Info(store, rows, bytes) => info_text(store, rows, bytes),
+        Result::Diagnosed(diagnosis) => doctor::diagnosis(diagnosis),
+        Result::Script(diagnosis) => diagnosis.script(),
+        Result::Mended(mended) => doctor::mended(mended),
         Result::Settings(settings) => settings_text(settings),
         Result::Demo(shown) => demo_text(shown),
     }

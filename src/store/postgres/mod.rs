@@ -3,9 +3,12 @@
 
 mod certificate;
 pub mod connect;
+pub mod examine;
 pub mod introspect;
+pub mod mend;
 mod parameters;
 pub mod private;
+pub mod rows;
 pub mod source;
 pub mod stage;
 pub mod target;
