@@ -9,14 +9,14 @@ use std::time::Duration;
 use crate::support::{Database, Killed, Said, folder, migrate, postgres, python, root, verify, wait_for};
 
 /// A tracking server of a release; it ends with its stdin.
-struct Server {
+pub(crate) struct Server {
     python: PathBuf,
     url: String,
     _process: Killed,
 }
 
 impl Server {
-    fn start(release: &str, store: &str, place: &Path, more: &[&str]) -> Server {
+    pub(crate) fn start(release: &str, store: &str, place: &Path, more: &[&str]) -> Server {
         let python = python(release);
         let ready = place.join("ready");
         let _ = fs::remove_file(&ready);
@@ -56,7 +56,7 @@ impl Server {
     }
 
     /// New experiments, runs, versions and the like, read back.
-    fn exercise(&self) {
+    pub(crate) fn exercise(&self) {
         self.script("exercise.py", &[]).expect(0);
     }
 }

@@ -24,7 +24,11 @@ pub(super) fn look(
             let found = rows.find(transaction, &guard)?;
             match found {
                 Ok(found) if found.rows == 0 => {}
-                Ok(found) => finding.cannot = Some(format!("{} {}{}", counted(found.rows), guard.what, shown(&found))),
+                Ok(found) => {
+                    // The keys of rows without a parent are told by the finding about them.
+                    let first = if guard.what.starts_with("refer") { String::new() } else { shown(&found) };
+                    finding.cannot = Some(format!("{} {}{first}", counted(found.rows), guard.what));
+                }
                 Err(words) => finding.cannot = Some(format!("its rows cannot be checked: {words}")),
             }
         }
@@ -115,6 +119,9 @@ fn shown(found: &Found) -> String {
     if found.first.is_empty() { String::new() } else { format!(" (first: {})", found.first.join("; ")) }
 }
 
+/// The finding that tells what no SQL brings back.
+pub(super) const LOST_EXPERIMENTS: &str = "lost-experiments";
+
 const LOST: &str = "an experiment's name, tags and artifact location are nowhere else and cannot be invented: bring them \
                     from the store that these runs came from (mlops migrate), or restore a backup";
 const PARENTLESS: &str = "what they belong to cannot be invented, and to delete them would lose them: restore the \
@@ -139,7 +146,7 @@ fn orphans(
 /// Runs whose experiments are gone.
 pub(super) fn lost_experiments(found: &Found, lost: &Found) -> Finding {
     let more = if lost.rows > lost.first.len() as u64 { " ..." } else { "" };
-    Finding::new(Severity::Error, "lost-experiments", "runs.experiment_id")
+    Finding::new(Severity::Error, LOST_EXPERIMENTS, "runs.experiment_id")
         .what(format!(
             "{} of `runs` belong to {} experiments that are not there (ids {}{more})",
             counted(found.rows),

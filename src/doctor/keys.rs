@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::finding::{Finding, Severity};
-use super::postgres::{Case, key_of};
+use super::postgres::{Case, key_of, was_mlflows_check};
 use crate::domain::catalogue::{ForeignKey, Index, Key, TableDef};
 use crate::domain::examination::{Constraint, IndexState, Rule, Table};
 use crate::domain::expression::canonical;
@@ -342,7 +342,7 @@ impl Compared<'_> {
                     if own.checks.iter().any(|(name, e)| canonical(e) == words || *name == there.name) {
                         continue;
                     }
-                    findings.push(if self.case.was_mlflows_check(table, &words) {
+                    findings.push(if was_mlflows_check(self.case.catalogue, table, &words) {
                         Finding::new(Warning, "stale-check", object)
                             .what(format!("the CHECK is that of an older revision: {expression}"))
                             .breaks("MLflow fails to write values that came later")

@@ -56,6 +56,15 @@ pub(super) fn tables(
                 other.releases_text(),
                 own.id
             ))
+        } else if mendable && name.starts_with("sqlite_") {
+            // SQLite refuses such names to everybody: only a careless copy brings one here.
+            findings.push(
+                Finding::new(Warning, "pgloader-table", name)
+                    .what("pgloader copied one of SQLite's own tables, which means nothing here")
+                    .breaks("nothing; a dump and a migration carry it along")
+                    .step(mend::drop_object("TABLE", name)),
+            );
+            continue;
         } else {
             foreign.push(name);
             continue;

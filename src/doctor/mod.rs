@@ -82,7 +82,8 @@ impl Diagnosis {
     }
 
     fn sort(&mut self) {
-        self.findings.sort_by_key(|f| f.severity);
+        // What is lost for good comes before what can be mended.
+        self.findings.sort_by_key(|f| (f.severity, f.id != data::LOST_EXPERIMENTS));
     }
 }
 

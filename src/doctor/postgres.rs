@@ -56,18 +56,19 @@ impl Case<'_> {
         }
     }
 
-    /// Whether any revision of the line has that CHECK on that table.
-    pub(super) fn was_mlflows_check(&self, table: &str, expression: &str) -> bool {
-        let lines = [Line::Tracking, Line::Auth];
-        let tables = lines.iter().flat_map(|l| self.catalogue.history(*l)).filter_map(|r| r.table(table));
-        tables.into_iter().any(|t| t.postgres.checks.iter().any(|(_, e)| canonical(e) == expression))
-    }
 
     /// Text of a trigger or function without the schema's name and without white space that says nothing.
     fn bare(&self, sql: &str) -> String {
         let plain = sql.replace(&format!("\"{}\".", self.schema), "").replace(&format!("{}.", self.schema), "");
         plain.split_whitespace().collect::<Vec<_>>().join(" ")
     }
+}
+
+/// Whether any revision of MLflow's has that CHECK on that table.
+pub(super) fn was_mlflows_check(catalogue: &'static Catalogue, table: &str, expression: &str) -> bool {
+    let lines = [Line::Tracking, Line::Auth];
+    let mut tables = lines.iter().flat_map(|l| catalogue.history(*l)).filter_map(|r| r.table(table));
+    tables.any(|t| t.postgres.checks.iter().any(|(_, e)| canonical(e) == expression))
 }
 
 /// Every difference between the schema and its revision.

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::finding::{Finding, Severity};
+use super::postgres::was_mlflows_check;
 use super::{Diagnosis, data, leftovers};
 use crate::domain::address::shown;
 use crate::domain::catalogue::{Catalogue, TableDef};
@@ -38,7 +39,7 @@ pub fn examine_sqlite(path: &Path, work_dir: &Path, work: &Work<'_>) -> Outcome<
     let mut findings = leftovers::versions(&claim);
     for table in &expected.tables {
         match examination.table(&table.name) {
-            Some(found) => compare(table, found, &mut findings),
+            Some(found) => compare(catalogue, table, found, &mut findings),
             None => findings.push(
                 Finding::new(Error, "missing-table", &table.name)
                     .what("the table is not there")
@@ -101,7 +102,7 @@ fn look_at_rows(snapshot: &Snapshot, tables: &[Arc<TableDef>], findings: &mut Ve
     Ok(())
 }
 
-fn compare(own: &Table, found: &Table, findings: &mut Vec<Finding>) {
+fn compare(catalogue: &'static Catalogue, own: &Table, found: &Table, findings: &mut Vec<Finding>) {
     let object = |name: &str| format!("{}.{name}", own.name);
     for column in &own.columns {
         match found.column(&column.name) {
@@ -122,7 +123,7 @@ fn compare(own: &Table, found: &Table, findings: &mut Vec<Finding>) {
                 .cannot("to drop it would lose what is in it"),
         );
     }
-    constraints(own, found, findings);
+    constraints(catalogue, own, found, findings);
     named(own, found, findings);
 }
 
@@ -189,7 +190,7 @@ fn words(rule: &Rule) -> String {
     }
 }
 
-fn constraints(own: &Table, found: &Table, findings: &mut Vec<Finding>) {
+fn constraints(catalogue: &'static Catalogue, own: &Table, found: &Table, findings: &mut Vec<Finding>) {
     let there: Vec<String> = found.constraints.iter().map(|c| words(&c.rule)).collect();
     let expected: Vec<String> = own.constraints.iter().map(|c| words(&c.rule)).collect();
     for (constraint, text) in own.constraints.iter().zip(&expected).filter(|(_, text)| !there.contains(text)) {
@@ -197,6 +198,8 @@ fn constraints(own: &Table, found: &Table, findings: &mut Vec<Finding>) {
             Rule::Primary(_) => (Error, "missing-primary-key"),
             Rule::Unique(_) => (Error, "missing-unique"),
             Rule::Foreign(_) => (Error, "missing-foreign-key"),
+            // SQLAlchemy wrote one for each column of yes and no, and left off doing so.
+            Rule::Check(_) if text.ends_with("= any array 0 1") => (Note, "missing-check"),
             Rule::Check(_) => (Warning, "missing-check"),
         };
         findings.push(
@@ -206,12 +209,15 @@ fn constraints(own: &Table, found: &Table, findings: &mut Vec<Finding>) {
         );
     }
     for (constraint, text) in found.constraints.iter().zip(&there).filter(|(_, text)| !expected.contains(text)) {
-        let check = matches!(constraint.rule, Rule::Check(_));
-        let id = if check { "stale-check" } else { "extra-constraint" };
+        let stale = match &constraint.rule {
+            Rule::Check(expression) => was_mlflows_check(catalogue, &own.name, &canonical(expression)),
+            _ => false,
+        };
+        let (severity, id) = if stale { (Warning, "stale-check") } else { (Note, "extra-constraint") };
         findings.push(
-            Finding::new(if check { Warning } else { Note }, id, format!("{}: {text}", own.name))
-                .what("MLflow has no such rule at this revision")
-                .breaks("what MLflow writes may be refused"),
+            Finding::new(severity, id, format!("{}: {text}", own.name))
+                .what(if stale { "the CHECK is that of an older revision" } else { "MLflow has no such rule" })
+                .breaks(if stale { "MLflow fails to write values that came later" } else { "what MLflow writes may be refused" }),
         );
     }
 }

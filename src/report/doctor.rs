@@ -33,9 +33,9 @@ fn list(findings: &[Finding]) -> String {
         // Whatever a name in the database holds, a finding is one line.
         let line = |text: &str| text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>();
         let severity = painted(style, f.severity.word());
-        vec![severity, f.id.to_owned(), line(&f.object), line(&f.what), line(&f.breaks)]
+        vec![severity, f.id.to_owned(), line(&f.object), line(&format!("{}; breaks: {}", f.what, f.breaks))]
     };
-    table(&["severity", "finding", "object", "what", "breaks"], findings.iter().map(row).collect(), &[])
+    table(&["severity", "finding", "object", "what is wrong, and what that breaks"], findings.iter().map(row).collect(), &[])
 }
 
 fn counts(diagnosis: &Diagnosis) -> String {
@@ -46,10 +46,18 @@ fn counts(diagnosis: &Diagnosis) -> String {
 
 /// What cannot be mended, and why.
 fn unmended(diagnosis: &Diagnosis) -> String {
-    let mut out = String::new();
+    let mut reasons: Vec<(&str, Vec<String>)> = Vec::new();
     for finding in diagnosis.findings.iter().filter(|f| f.counts() && !f.fixable()) {
         let why = finding.cannot.as_deref().unwrap_or("there is no SQL for it");
-        out.push_str(&format!("  - {} of {}: {why}\n", finding.id, finding.object));
+        let which = format!("{} of {}", finding.id, finding.object);
+        match reasons.iter_mut().find(|(reason, _)| *reason == why) {
+            Some((_, list)) => list.push(which),
+            None => reasons.push((why, vec![which])),
+        }
+    }
+    let mut out = String::new();
+    for (why, list) in reasons {
+        out.push_str(&format!("  - {}\n    {why}\n", list.join("\n  - ")));
     }
     if out.is_empty() { out } else { format!("{}\n{out}", painted(CARE, "Not mended by SQL:")) }
 }
