@@ -56,7 +56,6 @@ impl Case<'_> {
         }
     }
 
-
     /// Text of a trigger or function without the schema's name and without white space that says nothing.
     fn bare(&self, sql: &str) -> String {
         let plain = sql.replace(&format!("\"{}\".", self.schema), "").replace(&format!("{}.", self.schema), "");

@@ -217,7 +217,11 @@ fn constraints(catalogue: &'static Catalogue, own: &Table, found: &Table, findin
         findings.push(
             Finding::new(severity, id, format!("{}: {text}", own.name))
                 .what(if stale { "the CHECK is that of an older revision" } else { "MLflow has no such rule" })
-                .breaks(if stale { "MLflow fails to write values that came later" } else { "what MLflow writes may be refused" }),
+                .breaks(if stale {
+                    "MLflow fails to write values that came later"
+                } else {
+                    "what MLflow writes may be refused"
+                }),
         );
     }
 }

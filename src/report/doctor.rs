@@ -35,7 +35,11 @@ fn list(findings: &[Finding]) -> String {
         let severity = painted(style, f.severity.word());
         vec![severity, f.id.to_owned(), line(&f.object), line(&format!("{}; breaks: {}", f.what, f.breaks))]
     };
-    table(&["severity", "finding", "object", "what is wrong, and what that breaks"], findings.iter().map(row).collect(), &[])
+    table(
+        &["severity", "finding", "object", "what is wrong, and what that breaks"],
+        findings.iter().map(row).collect(),
+        &[],
+    )
 }
 
 fn counts(diagnosis: &Diagnosis) -> String {
