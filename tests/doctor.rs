@@ -467,11 +467,18 @@ fn what_is_not_mlflows_is_a_failure_and_an_interrupted_upgrade_a_finding() {
     doctor(home.path(), &database.url(), &["--fix", "--yes"]).expect(0);
     upgrade(&database);
     assert_sound(home.path(), &database.url());
-    // With rows in it nobody knows whose they are.
-    database.execute("INSERT INTO alembic_version VALUES ('acf3f17fdcc7')");
-    let ids: Vec<String> = found(home.path(), &database.url()).into_iter().map(|f| f.1).collect();
-    assert!(ids.contains(&"several-revisions".to_owned()), "{ids:?}");
-    doctor(home.path(), &database.url(), &["--fix", "--yes"]).expect(5);
+    // Two revisions, or the wrong one: nothing is mended towards a revision that it may not be at.
+    let before = database.dump_schema();
+    for (sql, id) in [
+        ("INSERT INTO alembic_version VALUES ('acf3f17fdcc7')", "several-revisions"),
+        ("DELETE FROM alembic_version WHERE version_num <> 'acf3f17fdcc7'", "wrong-revision"),
+    ] {
+        database.execute(sql);
+        let said = doctor(home.path(), &database.url(), &["--fix", "--yes", "--output", "json"]).expect(5).json();
+        let findings = list(&said["result"]["findings"]);
+        assert!(findings.iter().any(|f| f.0 == "error" && f.1 == id), "{findings:?}");
+        assert_eq!(database.dump_schema(), before);
+    }
 }
 
 #[test]
@@ -519,8 +526,9 @@ fn pgloader(source: &Path, target: &Database, more: &[&str]) -> bool {
     let url = format!("postgresql://mlops@unix:{socket}:{port}/{}", target.address.database.as_deref().unwrap());
     let home = folder();
     let mut command = Command::new("/usr/bin/pgloader");
-    command.args(more).arg(format!("sqlite://{}", source.display())).arg(url).current_dir(home.path());
-    let said = Said::of(command.args(["--root-dir", home.path().to_str().unwrap()]).output().unwrap());
+    command.args(["--root-dir", home.path().to_str().unwrap()]).args(more);
+    command.arg(format!("sqlite://{}", source.display())).arg(url).current_dir(home.path());
+    let said = Said::of(command.output().unwrap());
     // "success" whatever happens.
     assert_eq!(said.code, 0, "{}{}", said.out, said.err);
     true
@@ -531,7 +539,7 @@ fn pgloaders_result_is_mended(release: &str, file: &Path) -> Option<(tempfile::T
     let home = folder();
     let server = postgres(15);
     let own = server.database(&format!("doctor_own_{release}"));
-    let database = server.database(&format!("doctor_pgloader_{release}"));
+    let database = server.database(&format!("doctor_pgloader_{}", release.replace('.', "_")));
     if !pgloader(file, &database, &[]) {
         return None;
     }

@@ -13,6 +13,9 @@ use crate::store::postgres::rows::Condition;
 
 use Severity::{Error, Note, Warning};
 
+/// The finding whose mending moves columns.
+pub(super) const NOT_GENERATED: &str = "not-generated";
+
 /// What is compared of one table, and which of its indexes were found to be MLflow's.
 struct Compared<'a> {
     case: &'a Case<'a>,
@@ -43,6 +46,15 @@ pub(super) fn compare(
         findings.extend(compared.check(name, expression));
     }
     for index in &table.postgres.indexes {
+        let right = found.indexes.iter().any(|i| i.valid && i.index.name == index.name && same_index(&i.index, index));
+        if right && compared.index_moves(index) {
+            // It goes with its column and is made again: nothing is wrong with it.
+            let mover = findings.iter_mut().rev().find(|f| f.id == NOT_GENERATED);
+            if let Some(mover) = mover {
+                mover.steps.push(mend::create_index(&table.name, index));
+            }
+            continue;
+        }
         findings.extend(compared.index(index));
     }
     compared.extra(findings);
@@ -259,7 +271,7 @@ impl Compared<'_> {
             // Made again behind the columns that move, whatever stands there now.
             return Some(
                 Finding::new(Warning, "missing-index", object)
-                    .what("the index goes with a column that has to be made anew, or is not there")
+                    .what("the index is not there, or not as MLflow's")
                     .breaks("searches that it serves read the whole table")
                     .step(mend::create_index(table, index)),
             );

@@ -20,6 +20,14 @@ pub(super) fn versions(claim: &Claim) -> Vec<Finding> {
                 .cannot("an upgrade was interrupted or two databases were merged: restore a backup"),
         );
     }
+    if let (Some(first), Some((own, table))) = (claim.fits_later.first(), claim.revisions.first()) {
+        findings.push(
+            Finding::new(Error, "wrong-revision", table)
+                .what(format!("it names {}, and the tables are those of {} ({})", own.id, first.id, first.releases_text()))
+                .breaks("the next `mlflow db upgrade` makes again what is there, and fails")
+                .cannot("an upgrade was interrupted, or `alembic_version` comes from another dump than the tables: restore a backup"),
+        );
+    }
     for value in &claim.unknown {
         findings.push(
             Finding::new(Error, "unknown-revision", "alembic_version")

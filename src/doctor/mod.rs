@@ -115,6 +115,12 @@ fn diagnose(transaction: &mut Transaction<'_>, address: &str, version: i32) -> O
     findings.extend(leftovers::schemas(&examination));
     data::look(transaction, &case, &mut findings).map_err(failed)?;
     withhold(&mut findings);
+    if !claim.several.is_empty() || !claim.unknown.is_empty() || !claim.fits_later.is_empty() {
+        // To mend towards the wrong revision would make it worse.
+        for finding in findings.iter_mut().filter(|f| f.fixable()) {
+            finding.cannot = Some("it has to be known first at which revision the database is".to_owned());
+        }
+    }
     let mut diagnosis = Diagnosis {
         address: address.to_owned(),
         engine: "PostgreSQL",

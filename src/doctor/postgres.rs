@@ -149,7 +149,7 @@ fn generated(
     let expression = column.generated.as_deref().unwrap_or_default();
     let unlike =
         there.filter(|c| c.generated.is_none()).map(|_| Condition::unlike(&table.name, &column.name, expression));
-    let mut finding = Finding::new(Error, "not-generated", format!("{}.{}", table.name, column.name))
+    let mut finding = Finding::new(Error, keys::NOT_GENERATED, format!("{}.{}", table.name, column.name))
         .what(match there {
             None => format!("the column is not there; it is computed: {expression}"),
             Some(_) => format!("the column is not computed as {expression}"),

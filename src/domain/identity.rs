@@ -142,6 +142,8 @@ pub struct Claim {
     pub several: Vec<(String, Vec<String>)>,
     /// Values of version tables that are no revision of MLflow's.
     pub unknown: Vec<String>,
+    /// Later revisions whose tables and columns are exactly those that are there, unlike those of the one that is named.
+    pub fits_later: Vec<&'static Revision>,
 }
 
 /// The revision that a store claims, found by its version table and main tables alone.
@@ -162,7 +164,27 @@ pub fn claim(observed: &Observed, catalogue: &'static Catalogue) -> Outcome<Clai
         tables.extend(revision.tables.iter().map(|t| own_name(revision, t, version_table)));
     }
     let Versions { revisions, several, unknown, .. } = versions;
-    Ok(Claim { revisions, tables, several, unknown })
+    let fits_later = revisions
+        .iter()
+        .filter(|(own, _)| !fits(own, observed, catalogue))
+        .flat_map(|(own, _)| catalogue.history(own.line).skip_while(|r| r.id != own.id).skip(1))
+        .filter(|later| fits(later, observed, catalogue))
+        .collect();
+    Ok(Claim { revisions, tables, several, unknown, fits_later })
+}
+
+/// Whether the tables of a line, and their columns, are those of the revision.
+fn fits(revision: &Revision, observed: &Observed, catalogue: &Catalogue) -> bool {
+    let known = catalogue.table_names(revision.line);
+    observed.tables.iter().filter(|t| known.contains(t.name.as_str())).all(|t| {
+        revision.table(&t.name).is_some_and(|own| {
+            let columns: BTreeSet<&str> = t.columns.iter().map(|c| c.name.as_str()).collect();
+            columns == own.columns.iter().map(|c| c.name.as_str()).collect()
+        })
+    }) && revision
+        .tables
+        .iter()
+        .all(|own| !known.contains(own.name.as_str()) || observed.tables.iter().any(|t| t.name == own.name))
 }
 
 fn names(observed: &Observed) -> BTreeSet<&str> {
@@ -179,7 +201,7 @@ struct Versions {
 }
 
 impl Versions {
-    /// Takes in one version table. `lenient`: of several revisions the oldest is taken, for its tables must be there.
+    /// Takes in one version table. `lenient`: of several revisions the newest is taken whose tables are there.
     fn add(
         &mut self,
         table: &str,
@@ -193,10 +215,11 @@ impl Versions {
             values.iter().filter_map(|value| revision_of(table, value, names, catalogue)).collect();
         if found.len() > 1 && lenient {
             self.several.push((table.to_owned(), values.to_vec()));
-            let oldest = |r: &&Revision| catalogue.history(r.line).position(|other| other.id == r.id);
-            found.sort_by_key(oldest);
-            found.truncate(1);
-            self.revisions.extend(found.into_iter().map(|r| (r, table.to_owned())));
+            let age = |r: &&Revision| catalogue.history(r.line).position(|other| other.id == r.id);
+            found.sort_by_key(age);
+            let whole = |r: &&&'static Revision| r.tables.iter().all(|t| names.contains(t.name.as_str()));
+            let chosen = found.iter().rev().find(whole).or(found.first());
+            self.revisions.extend(chosen.map(|r| (*r, table.to_owned())));
             return Ok(());
         }
         match found.as_slice() {

@@ -58,7 +58,7 @@ const SEQUENCES: &str = "
 const SCHEMAS: &str = "
     SELECT n.nspname::text, EXISTS (SELECT FROM pg_stat_activity a
                WHERE a.application_name = 'mlops/' || substr(n.nspname, length($1) + 1))
-    FROM pg_namespace n WHERE left(n.nspname, length($1)) = $1 ORDER BY 1";
+    FROM pg_namespace n WHERE left(n.nspname, length($1)) = $1 AND pg_has_role(n.nspowner, 'USAGE') ORDER BY 1";
 const UNUSED_TYPES: &str = "
     SELECT t.typname::text FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace
     WHERE n.nspname = $1 AND t.typtype = 'e'
