@@ -49,11 +49,17 @@ _mlops() {
             mlops__subcmd__config__subcmd__help,show)
                 cmd="mlops__subcmd__config__subcmd__help__subcmd__show"
                 ;;
+            mlops__subcmd__db,doctor)
+                cmd="mlops__subcmd__db__subcmd__doctor"
+                ;;
             mlops__subcmd__db,help)
                 cmd="mlops__subcmd__db__subcmd__help"
                 ;;
             mlops__subcmd__db,info)
                 cmd="mlops__subcmd__db__subcmd__info"
+                ;;
+            mlops__subcmd__db__subcmd__help,doctor)
+                cmd="mlops__subcmd__db__subcmd__help__subcmd__doctor"
                 ;;
             mlops__subcmd__db__subcmd__help,help)
                 cmd="mlops__subcmd__db__subcmd__help__subcmd__help"
@@ -85,8 +91,17 @@ _mlops() {
             mlops__subcmd__help__subcmd__config,show)
                 cmd="mlops__subcmd__help__subcmd__config__subcmd__show"
                 ;;
+            mlops__subcmd__help__subcmd__db,doctor)
+                cmd="mlops__subcmd__help__subcmd__db__subcmd__doctor"
+                ;;
             mlops__subcmd__help__subcmd__db,info)
                 cmd="mlops__subcmd__help__subcmd__db__subcmd__info"
+                ;;
+            mlops__subcmd__help__subcmd__migrate,export)
+                cmd="mlops__subcmd__help__subcmd__migrate__subcmd__export"
+                ;;
+            mlops__subcmd__help__subcmd__migrate,import)
+                cmd="mlops__subcmd__help__subcmd__migrate__subcmd__import"
                 ;;
             mlops__subcmd__help__subcmd__migrate,sqlite-to-pg)
                 cmd="mlops__subcmd__help__subcmd__migrate__subcmd__sqlite__subcmd__to__subcmd__pg"
@@ -94,8 +109,14 @@ _mlops() {
             mlops__subcmd__help__subcmd__migrate,verify)
                 cmd="mlops__subcmd__help__subcmd__migrate__subcmd__verify"
                 ;;
+            mlops__subcmd__migrate,export)
+                cmd="mlops__subcmd__migrate__subcmd__export"
+                ;;
             mlops__subcmd__migrate,help)
                 cmd="mlops__subcmd__migrate__subcmd__help"
+                ;;
+            mlops__subcmd__migrate,import)
+                cmd="mlops__subcmd__migrate__subcmd__import"
                 ;;
             mlops__subcmd__migrate,sqlite-to-pg)
                 cmd="mlops__subcmd__migrate__subcmd__sqlite__subcmd__to__subcmd__pg"
@@ -103,8 +124,14 @@ _mlops() {
             mlops__subcmd__migrate,verify)
                 cmd="mlops__subcmd__migrate__subcmd__verify"
                 ;;
+            mlops__subcmd__migrate__subcmd__help,export)
+                cmd="mlops__subcmd__migrate__subcmd__help__subcmd__export"
+                ;;
             mlops__subcmd__migrate__subcmd__help,help)
                 cmd="mlops__subcmd__migrate__subcmd__help__subcmd__help"
+                ;;
+            mlops__subcmd__migrate__subcmd__help,import)
+                cmd="mlops__subcmd__migrate__subcmd__help__subcmd__import"
                 ;;
             mlops__subcmd__migrate__subcmd__help,sqlite-to-pg)
                 cmd="mlops__subcmd__migrate__subcmd__help__subcmd__sqlite__subcmd__to__subcmd__pg"
@@ -345,7 +372,7 @@ _mlops() {
             return 0
             ;;
         mlops__subcmd__db)
-            opts="-q -v -h --config --profile --output --quiet --verbose --color --progress --yes --dry-run --work-dir --state-dir --jobs --help info help"
+            opts="-q -v -h --config --profile --output --quiet --verbose --color --progress --yes --dry-run --work-dir --state-dir --jobs --help info doctor help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -390,9 +417,69 @@ _mlops() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        mlops__subcmd__db__subcmd__help)
-            opts="info help"
+        mlops__subcmd__db__subcmd__doctor)
+            opts="-q -v -h --fix --print --config --profile --output --quiet --verbose --color --progress --yes --dry-run --work-dir --state-dir --jobs --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --profile)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --output)
+                    COMPREPLY=($(compgen -W "table json" -- "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                --progress)
+                    COMPREPLY=($(compgen -W "auto plain json none" -- "${cur}"))
+                    return 0
+                    ;;
+                --work-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --state-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --jobs)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        mlops__subcmd__db__subcmd__help)
+            opts="info doctor help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        mlops__subcmd__db__subcmd__help__subcmd__doctor)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
@@ -601,8 +688,22 @@ _mlops() {
             return 0
             ;;
         mlops__subcmd__help__subcmd__db)
-            opts="info"
+            opts="info doctor"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        mlops__subcmd__help__subcmd__db__subcmd__doctor)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
@@ -671,8 +772,36 @@ _mlops() {
             return 0
             ;;
         mlops__subcmd__help__subcmd__migrate)
-            opts="sqlite-to-pg verify"
+            opts="sqlite-to-pg export import verify"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        mlops__subcmd__help__subcmd__migrate__subcmd__export)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        mlops__subcmd__help__subcmd__migrate__subcmd__import)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
@@ -759,7 +888,7 @@ _mlops() {
             return 0
             ;;
         mlops__subcmd__migrate)
-            opts="-q -v -h --config --profile --output --quiet --verbose --color --progress --yes --dry-run --work-dir --state-dir --jobs --help sqlite-to-pg verify help"
+            opts="-q -v -h --config --profile --output --quiet --verbose --color --progress --yes --dry-run --work-dir --state-dir --jobs --help sqlite-to-pg export import verify help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -804,8 +933,74 @@ _mlops() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        mlops__subcmd__migrate__subcmd__export)
+            opts="-q -v -h --file --compression --no-verify --certificate --include-table --remap-experiment-ids --rewrite-artifacts --config --profile --output --quiet --verbose --color --progress --yes --dry-run --work-dir --state-dir --jobs --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --compression)
+                    COMPREPLY=($(compgen -W "gzip zstd" -- "${cur}"))
+                    return 0
+                    ;;
+                --certificate)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --include-table)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --rewrite-artifacts)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --profile)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --output)
+                    COMPREPLY=($(compgen -W "table json" -- "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                --progress)
+                    COMPREPLY=($(compgen -W "auto plain json none" -- "${cur}"))
+                    return 0
+                    ;;
+                --work-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --state-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --jobs)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         mlops__subcmd__migrate__subcmd__help)
-            opts="sqlite-to-pg verify help"
+            opts="sqlite-to-pg export import verify help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -818,7 +1013,35 @@ _mlops() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        mlops__subcmd__migrate__subcmd__help__subcmd__export)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         mlops__subcmd__migrate__subcmd__help__subcmd__help)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        mlops__subcmd__migrate__subcmd__help__subcmd__import)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -860,8 +1083,78 @@ _mlops() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        mlops__subcmd__migrate__subcmd__import)
+            opts="-q -v -h --target --replace --certificate --no-verify --include-table --bad-rows --quarantine-file --widen --remap-experiment-ids --rewrite-artifacts --config --profile --output --quiet --verbose --color --progress --yes --dry-run --work-dir --state-dir --jobs --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --target)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --certificate)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --include-table)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --bad-rows)
+                    COMPREPLY=($(compgen -W "refuse quarantine" -- "${cur}"))
+                    return 0
+                    ;;
+                --quarantine-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --rewrite-artifacts)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --profile)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --output)
+                    COMPREPLY=($(compgen -W "table json" -- "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                --progress)
+                    COMPREPLY=($(compgen -W "auto plain json none" -- "${cur}"))
+                    return 0
+                    ;;
+                --work-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --state-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --jobs)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         mlops__subcmd__migrate__subcmd__sqlite__subcmd__to__subcmd__pg)
-            opts="-q -v -h --source --target --replace --certificate --no-verify --include-table --config --profile --output --quiet --verbose --color --progress --yes --dry-run --work-dir --state-dir --jobs --help"
+            opts="-q -v -h --source --target --rehearse --replace --certificate --no-verify --include-table --bad-rows --quarantine-file --widen --remap-experiment-ids --rewrite-artifacts --config --profile --output --quiet --verbose --color --progress --yes --dry-run --work-dir --state-dir --jobs --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -880,6 +1173,18 @@ _mlops() {
                     return 0
                     ;;
                 --include-table)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --bad-rows)
+                    COMPREPLY=($(compgen -W "refuse quarantine" -- "${cur}"))
+                    return 0
+                    ;;
+                --quarantine-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --rewrite-artifacts)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -923,7 +1228,7 @@ _mlops() {
             return 0
             ;;
         mlops__subcmd__migrate__subcmd__verify)
-            opts="-q -v -h --source --target --include-table --config --profile --output --quiet --verbose --color --progress --yes --dry-run --work-dir --state-dir --jobs --help"
+            opts="-q -v -h --source --target --include-table --remap-experiment-ids --rewrite-artifacts --config --profile --output --quiet --verbose --color --progress --yes --dry-run --work-dir --state-dir --jobs --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -938,6 +1243,10 @@ _mlops() {
                     return 0
                     ;;
                 --include-table)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --rewrite-artifacts)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -45,38 +45,44 @@ complete -c mlops -n "__fish_mlops_needs_command" -l dry-run -d 'Print the plan 
 complete -c mlops -n "__fish_mlops_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c mlops -n "__fish_mlops_needs_command" -s V -l version -d 'Print version'
 complete -c mlops -n "__fish_mlops_needs_command" -f -a "migrate" -d 'Move a store to another database, or compare two stores'
-complete -c mlops -n "__fish_mlops_needs_command" -f -a "db" -d 'Look at a backend database'
+complete -c mlops -n "__fish_mlops_needs_command" -f -a "db" -d 'Look at a backend database, and mend it'
 complete -c mlops -n "__fish_mlops_needs_command" -f -a "demo" -d 'Make a sample MLflow store and migrate it, to see what this tool does'
 complete -c mlops -n "__fish_mlops_needs_command" -f -a "config" -d 'Settings and where they come from'
 complete -c mlops -n "__fish_mlops_needs_command" -f -a "completions" -d 'Print a completion script for a shell'
 complete -c mlops -n "__fish_mlops_needs_command" -f -a "man" -d 'Write the man pages into a folder'
 complete -c mlops -n "__fish_mlops_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
-complete -c mlops -n "__fish_mlops_using_subcommand migrate; and not __fish_seen_subcommand_from sqlite-to-pg verify help" -l config -d 'Configuration file [default: MLOPS_CONFIG, ~/.config/mlops/config.toml, /etc/mlops/config.toml]' -r -F
-complete -c mlops -n "__fish_mlops_using_subcommand migrate; and not __fish_seen_subcommand_from sqlite-to-pg verify help" -l profile -d 'Profile in the configuration file whose values beat the file\'s own [default: MLOPS_PROFILE]' -r
-complete -c mlops -n "__fish_mlops_using_subcommand migrate; and not __fish_seen_subcommand_from sqlite-to-pg verify help" -l output -d 'Form of the result [default: table]' -r -f -a "table\t''
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and not __fish_seen_subcommand_from sqlite-to-pg export import verify help" -l config -d 'Configuration file [default: MLOPS_CONFIG, ~/.config/mlops/config.toml, /etc/mlops/config.toml]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and not __fish_seen_subcommand_from sqlite-to-pg export import verify help" -l profile -d 'Profile in the configuration file whose values beat the file\'s own [default: MLOPS_PROFILE]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and not __fish_seen_subcommand_from sqlite-to-pg export import verify help" -l output -d 'Form of the result [default: table]' -r -f -a "table\t''
 json\t''"
-complete -c mlops -n "__fish_mlops_using_subcommand migrate; and not __fish_seen_subcommand_from sqlite-to-pg verify help" -l color -d 'Colours on the terminal [default: auto; NO_COLOR is honoured]' -r -f -a "auto\t''
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and not __fish_seen_subcommand_from sqlite-to-pg export import verify help" -l color -d 'Colours on the terminal [default: auto; NO_COLOR is honoured]' -r -f -a "auto\t''
 always\t''
 never\t''"
-complete -c mlops -n "__fish_mlops_using_subcommand migrate; and not __fish_seen_subcommand_from sqlite-to-pg verify help" -l progress -d 'Progress on stderr: bars on a terminal, else a line every few seconds [default: auto]' -r -f -a "auto\t''
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and not __fish_seen_subcommand_from sqlite-to-pg export import verify help" -l progress -d 'Progress on stderr: bars on a terminal, else a line every few seconds [default: auto]' -r -f -a "auto\t''
 plain\t''
 json\t''
 none\t''"
-complete -c mlops -n "__fish_mlops_using_subcommand migrate; and not __fish_seen_subcommand_from sqlite-to-pg verify help" -l work-dir -d 'Folder for private copies of SQLite files [default: TMPDIR or /tmp]' -r -F
-complete -c mlops -n "__fish_mlops_using_subcommand migrate; and not __fish_seen_subcommand_from sqlite-to-pg verify help" -l state-dir -d 'Folder for what is remembered between runs [default: /var/lib/mlops for root, else ~/.local/state/mlops]' -r -F
-complete -c mlops -n "__fish_mlops_using_subcommand migrate; and not __fish_seen_subcommand_from sqlite-to-pg verify help" -l jobs -d 'Threads and connections that work at once [default: the number of processors]' -r
-complete -c mlops -n "__fish_mlops_using_subcommand migrate; and not __fish_seen_subcommand_from sqlite-to-pg verify help" -s q -l quiet -d 'Say nothing on stderr but errors'
-complete -c mlops -n "__fish_mlops_using_subcommand migrate; and not __fish_seen_subcommand_from sqlite-to-pg verify help" -s v -l verbose -d 'Log to stderr what is done; twice: every statement'
-complete -c mlops -n "__fish_mlops_using_subcommand migrate; and not __fish_seen_subcommand_from sqlite-to-pg verify help" -l yes -d 'Agree to what would be asked'
-complete -c mlops -n "__fish_mlops_using_subcommand migrate; and not __fish_seen_subcommand_from sqlite-to-pg verify help" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
-complete -c mlops -n "__fish_mlops_using_subcommand migrate; and not __fish_seen_subcommand_from sqlite-to-pg verify help" -s h -l help -d 'Print help'
-complete -c mlops -n "__fish_mlops_using_subcommand migrate; and not __fish_seen_subcommand_from sqlite-to-pg verify help" -f -a "sqlite-to-pg" -d 'Move an MLflow SQLite database into PostgreSQL'
-complete -c mlops -n "__fish_mlops_using_subcommand migrate; and not __fish_seen_subcommand_from sqlite-to-pg verify help" -f -a "verify" -d 'Compare any two stores, table by table and cell by cell'
-complete -c mlops -n "__fish_mlops_using_subcommand migrate; and not __fish_seen_subcommand_from sqlite-to-pg verify help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and not __fish_seen_subcommand_from sqlite-to-pg export import verify help" -l work-dir -d 'Folder for private copies of SQLite files [default: TMPDIR or /tmp]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and not __fish_seen_subcommand_from sqlite-to-pg export import verify help" -l state-dir -d 'Folder for what is remembered between runs [default: /var/lib/mlops for root, else ~/.local/state/mlops]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and not __fish_seen_subcommand_from sqlite-to-pg export import verify help" -l jobs -d 'Threads and connections that work at once [default: the number of processors]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and not __fish_seen_subcommand_from sqlite-to-pg export import verify help" -s q -l quiet -d 'Say nothing on stderr but errors'
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and not __fish_seen_subcommand_from sqlite-to-pg export import verify help" -s v -l verbose -d 'Log to stderr what is done; twice: every statement'
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and not __fish_seen_subcommand_from sqlite-to-pg export import verify help" -l yes -d 'Agree to what would be asked'
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and not __fish_seen_subcommand_from sqlite-to-pg export import verify help" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and not __fish_seen_subcommand_from sqlite-to-pg export import verify help" -s h -l help -d 'Print help'
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and not __fish_seen_subcommand_from sqlite-to-pg export import verify help" -f -a "sqlite-to-pg" -d 'Move an MLflow SQLite database into PostgreSQL'
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and not __fish_seen_subcommand_from sqlite-to-pg export import verify help" -f -a "export" -d 'Write a store into an archive: one file that any of them can be made of again'
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and not __fish_seen_subcommand_from sqlite-to-pg export import verify help" -f -a "import" -d 'Make a store of an archive, in PostgreSQL or SQLite'
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and not __fish_seen_subcommand_from sqlite-to-pg export import verify help" -f -a "verify" -d 'Compare any two stores, table by table and cell by cell'
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and not __fish_seen_subcommand_from sqlite-to-pg export import verify help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from sqlite-to-pg" -l source -d 'The SQLite file, or its address: mlflow.db, sqlite:///mlflow.db' -r
 complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from sqlite-to-pg" -l target -d 'The PostgreSQL database: postgresql://user:password@host/database; SQLAlchemy\'s forms are fine' -r
 complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from sqlite-to-pg" -l certificate -d 'Write what was proven into this file, as JSON: both ends without secrets, revision, counts, digests, times' -r -F
 complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from sqlite-to-pg" -l include-table -d 'Also copy a table that MLflow does not own, with its primary key; may be repeated' -r
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from sqlite-to-pg" -l bad-rows -d 'Rows that PostgreSQL cannot hold: refuse the migration, or put them and all that refer to them aside into a file of JSON lines and copy the rest (exit code 4)' -r -f -a "refuse\t''
+quarantine\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from sqlite-to-pg" -l quarantine-file -d 'The file for rows that are put aside [default: mlops-quarantine-<id>.jsonl in the current folder]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from sqlite-to-pg" -l rewrite-artifacts -d 'Change artifact addresses that begin with FROM, in every column, tag and JSON document that holds one; may be repeated, the longest prefix wins; --dry-run counts what there is' -r
 complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from sqlite-to-pg" -l config -d 'Configuration file [default: MLOPS_CONFIG, ~/.config/mlops/config.toml, /etc/mlops/config.toml]' -r -F
 complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from sqlite-to-pg" -l profile -d 'Profile in the configuration file whose values beat the file\'s own [default: MLOPS_PROFILE]' -r
 complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from sqlite-to-pg" -l output -d 'Form of the result [default: table]' -r -f -a "table\t''
@@ -91,16 +97,77 @@ none\t''"
 complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from sqlite-to-pg" -l work-dir -d 'Folder for private copies of SQLite files [default: TMPDIR or /tmp]' -r -F
 complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from sqlite-to-pg" -l state-dir -d 'Folder for what is remembered between runs [default: /var/lib/mlops for root, else ~/.local/state/mlops]' -r -F
 complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from sqlite-to-pg" -l jobs -d 'Threads and connections that work at once [default: the number of processors]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from sqlite-to-pg" -l rehearse -d 'Do all of it on a private PostgreSQL that is thrown away, and tell what was found and how long it took'
 complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from sqlite-to-pg" -l replace -d 'Move MLflow tables with data that are in the target into a schema mlops_replaced_<id>, where they stay'
 complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from sqlite-to-pg" -l no-verify -d 'Do not read the target back before it is published'
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from sqlite-to-pg" -l widen -d 'Make a VARCHAR column longer in the target where a value needs it'
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from sqlite-to-pg" -l remap-experiment-ids -d 'Give experiments whose ids PostgreSQL\'s integer cannot hold (those of former file stores have 18 digits) new small ones, in every column, tag and JSON document that holds one; addresses stay'
 complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from sqlite-to-pg" -s q -l quiet -d 'Say nothing on stderr but errors'
 complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from sqlite-to-pg" -s v -l verbose -d 'Log to stderr what is done; twice: every statement'
 complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from sqlite-to-pg" -l yes -d 'Agree to what would be asked'
 complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from sqlite-to-pg" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
 complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from sqlite-to-pg" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from verify" -l source -d 'One store: a SQLite file or a postgresql:// address' -r
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from export" -l file -d 'The archive, which must not be there yet; - is standard output' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from export" -l compression -d 'How rows are compressed: gzip, which every machine unpacks, or zstd, which is smaller and faster' -r -f -a "gzip\t''
+zstd\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from export" -l certificate -d 'Write what was proven into this file, as JSON' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from export" -l include-table -d 'Also copy a table that MLflow does not own, with its primary key; may be repeated' -r
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from export" -l rewrite-artifacts -d 'Change artifact addresses that begin with FROM, in every column, tag and JSON document that holds one; may be repeated, the longest prefix wins; --dry-run counts what there is' -r
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from export" -l config -d 'Configuration file [default: MLOPS_CONFIG, ~/.config/mlops/config.toml, /etc/mlops/config.toml]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from export" -l profile -d 'Profile in the configuration file whose values beat the file\'s own [default: MLOPS_PROFILE]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from export" -l output -d 'Form of the result [default: table]' -r -f -a "table\t''
+json\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from export" -l color -d 'Colours on the terminal [default: auto; NO_COLOR is honoured]' -r -f -a "auto\t''
+always\t''
+never\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from export" -l progress -d 'Progress on stderr: bars on a terminal, else a line every few seconds [default: auto]' -r -f -a "auto\t''
+plain\t''
+json\t''
+none\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from export" -l work-dir -d 'Folder for private copies of SQLite files [default: TMPDIR or /tmp]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from export" -l state-dir -d 'Folder for what is remembered between runs [default: /var/lib/mlops for root, else ~/.local/state/mlops]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from export" -l jobs -d 'Threads and connections that work at once [default: the number of processors]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from export" -l no-verify -d 'Do not read the archive back before it gets its name'
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from export" -l remap-experiment-ids -d 'Give experiments whose ids PostgreSQL\'s integer cannot hold (those of former file stores have 18 digits) new small ones, in every column, tag and JSON document that holds one; addresses stay'
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from export" -s q -l quiet -d 'Say nothing on stderr but errors'
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from export" -s v -l verbose -d 'Log to stderr what is done; twice: every statement'
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from export" -l yes -d 'Agree to what would be asked'
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from export" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from export" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from import" -l target -d 'The store to be made: a postgresql:// address, or a SQLite file that is not there yet' -r
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from import" -l certificate -d 'Write what was proven into this file, as JSON: both ends without secrets, revision, counts, digests, times' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from import" -l include-table -d 'Also copy a table that MLflow does not own; may be repeated' -r
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from import" -l bad-rows -d 'Rows that PostgreSQL cannot hold: refuse the migration, or put them and all that refer to them aside into a file of JSON lines and copy the rest (exit code 4)' -r -f -a "refuse\t''
+quarantine\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from import" -l quarantine-file -d 'The file for rows that are put aside [default: mlops-quarantine-<id>.jsonl in the current folder]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from import" -l rewrite-artifacts -d 'Change artifact addresses that begin with FROM, in every column, tag and JSON document that holds one; may be repeated, the longest prefix wins; --dry-run counts what there is' -r
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from import" -l config -d 'Configuration file [default: MLOPS_CONFIG, ~/.config/mlops/config.toml, /etc/mlops/config.toml]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from import" -l profile -d 'Profile in the configuration file whose values beat the file\'s own [default: MLOPS_PROFILE]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from import" -l output -d 'Form of the result [default: table]' -r -f -a "table\t''
+json\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from import" -l color -d 'Colours on the terminal [default: auto; NO_COLOR is honoured]' -r -f -a "auto\t''
+always\t''
+never\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from import" -l progress -d 'Progress on stderr: bars on a terminal, else a line every few seconds [default: auto]' -r -f -a "auto\t''
+plain\t''
+json\t''
+none\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from import" -l work-dir -d 'Folder for private copies of SQLite files [default: TMPDIR or /tmp]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from import" -l state-dir -d 'Folder for what is remembered between runs [default: /var/lib/mlops for root, else ~/.local/state/mlops]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from import" -l jobs -d 'Threads and connections that work at once [default: the number of processors]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from import" -l replace -d 'Move MLflow tables with data that are in the target into a schema mlops_replaced_<id>, where they stay'
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from import" -l no-verify -d 'Do not read the target back before it is published'
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from import" -l widen -d 'Make a VARCHAR column longer in the target where a value needs it'
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from import" -l remap-experiment-ids -d 'Give experiments whose ids PostgreSQL\'s integer cannot hold (those of former file stores have 18 digits) new small ones, in every column, tag and JSON document that holds one; addresses stay'
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from import" -s q -l quiet -d 'Say nothing on stderr but errors'
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from import" -s v -l verbose -d 'Log to stderr what is done; twice: every statement'
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from import" -l yes -d 'Agree to what would be asked'
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from import" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from import" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from verify" -l source -d 'One store: a SQLite file, a postgresql:// address or an archive' -r
 complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from verify" -l target -d 'The other store' -r
 complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from verify" -l include-table -d 'Also compare a table that MLflow does not own; may be repeated' -r
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from verify" -l rewrite-artifacts -d 'Change artifact addresses that begin with FROM, in every column, tag and JSON document that holds one; may be repeated, the longest prefix wins; --dry-run counts what there is' -r
 complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from verify" -l config -d 'Configuration file [default: MLOPS_CONFIG, ~/.config/mlops/config.toml, /etc/mlops/config.toml]' -r -F
 complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from verify" -l profile -d 'Profile in the configuration file whose values beat the file\'s own [default: MLOPS_PROFILE]' -r
 complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from verify" -l output -d 'Form of the result [default: table]' -r -f -a "table\t''
@@ -115,35 +182,39 @@ none\t''"
 complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from verify" -l work-dir -d 'Folder for private copies of SQLite files [default: TMPDIR or /tmp]' -r -F
 complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from verify" -l state-dir -d 'Folder for what is remembered between runs [default: /var/lib/mlops for root, else ~/.local/state/mlops]' -r -F
 complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from verify" -l jobs -d 'Threads and connections that work at once [default: the number of processors]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from verify" -l remap-experiment-ids -d 'Give experiments whose ids PostgreSQL\'s integer cannot hold (those of former file stores have 18 digits) new small ones, in every column, tag and JSON document that holds one; addresses stay'
 complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from verify" -s q -l quiet -d 'Say nothing on stderr but errors'
 complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from verify" -s v -l verbose -d 'Log to stderr what is done; twice: every statement'
 complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from verify" -l yes -d 'Agree to what would be asked'
 complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from verify" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
 complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from verify" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from help" -f -a "sqlite-to-pg" -d 'Move an MLflow SQLite database into PostgreSQL'
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from help" -f -a "export" -d 'Write a store into an archive: one file that any of them can be made of again'
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from help" -f -a "import" -d 'Make a store of an archive, in PostgreSQL or SQLite'
 complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from help" -f -a "verify" -d 'Compare any two stores, table by table and cell by cell'
 complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
-complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info help" -l config -d 'Configuration file [default: MLOPS_CONFIG, ~/.config/mlops/config.toml, /etc/mlops/config.toml]' -r -F
-complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info help" -l profile -d 'Profile in the configuration file whose values beat the file\'s own [default: MLOPS_PROFILE]' -r
-complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info help" -l output -d 'Form of the result [default: table]' -r -f -a "table\t''
+complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info doctor help" -l config -d 'Configuration file [default: MLOPS_CONFIG, ~/.config/mlops/config.toml, /etc/mlops/config.toml]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info doctor help" -l profile -d 'Profile in the configuration file whose values beat the file\'s own [default: MLOPS_PROFILE]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info doctor help" -l output -d 'Form of the result [default: table]' -r -f -a "table\t''
 json\t''"
-complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info help" -l color -d 'Colours on the terminal [default: auto; NO_COLOR is honoured]' -r -f -a "auto\t''
+complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info doctor help" -l color -d 'Colours on the terminal [default: auto; NO_COLOR is honoured]' -r -f -a "auto\t''
 always\t''
 never\t''"
-complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info help" -l progress -d 'Progress on stderr: bars on a terminal, else a line every few seconds [default: auto]' -r -f -a "auto\t''
+complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info doctor help" -l progress -d 'Progress on stderr: bars on a terminal, else a line every few seconds [default: auto]' -r -f -a "auto\t''
 plain\t''
 json\t''
 none\t''"
-complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info help" -l work-dir -d 'Folder for private copies of SQLite files [default: TMPDIR or /tmp]' -r -F
-complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info help" -l state-dir -d 'Folder for what is remembered between runs [default: /var/lib/mlops for root, else ~/.local/state/mlops]' -r -F
-complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info help" -l jobs -d 'Threads and connections that work at once [default: the number of processors]' -r
-complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info help" -s q -l quiet -d 'Say nothing on stderr but errors'
-complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info help" -s v -l verbose -d 'Log to stderr what is done; twice: every statement'
-complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info help" -l yes -d 'Agree to what would be asked'
-complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info help" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
-complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info help" -s h -l help -d 'Print help'
-complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info help" -f -a "info" -d 'What a database is: engine, MLflow\'s revision and the releases that have it, rows and bytes per table'
-complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info doctor help" -l work-dir -d 'Folder for private copies of SQLite files [default: TMPDIR or /tmp]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info doctor help" -l state-dir -d 'Folder for what is remembered between runs [default: /var/lib/mlops for root, else ~/.local/state/mlops]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info doctor help" -l jobs -d 'Threads and connections that work at once [default: the number of processors]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info doctor help" -s q -l quiet -d 'Say nothing on stderr but errors'
+complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info doctor help" -s v -l verbose -d 'Log to stderr what is done; twice: every statement'
+complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info doctor help" -l yes -d 'Agree to what would be asked'
+complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info doctor help" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
+complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info doctor help" -s h -l help -d 'Print help'
+complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info doctor help" -f -a "info" -d 'What a database is: engine, MLflow\'s revision and the releases that have it, rows and bytes per table'
+complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info doctor help" -f -a "doctor" -d 'Every difference between a database and MLflow\'s schema at its revision, what it breaks, and the SQL that mends it'
+complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info doctor help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from info" -l config -d 'Configuration file [default: MLOPS_CONFIG, ~/.config/mlops/config.toml, /etc/mlops/config.toml]' -r -F
 complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from info" -l profile -d 'Profile in the configuration file whose values beat the file\'s own [default: MLOPS_PROFILE]' -r
 complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from info" -l output -d 'Form of the result [default: table]' -r -f -a "table\t''
@@ -163,7 +234,29 @@ complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcomma
 complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from info" -l yes -d 'Agree to what would be asked'
 complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from info" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
 complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from info" -s h -l help -d 'Print help'
+complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from doctor" -l config -d 'Configuration file [default: MLOPS_CONFIG, ~/.config/mlops/config.toml, /etc/mlops/config.toml]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from doctor" -l profile -d 'Profile in the configuration file whose values beat the file\'s own [default: MLOPS_PROFILE]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from doctor" -l output -d 'Form of the result [default: table]' -r -f -a "table\t''
+json\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from doctor" -l color -d 'Colours on the terminal [default: auto; NO_COLOR is honoured]' -r -f -a "auto\t''
+always\t''
+never\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from doctor" -l progress -d 'Progress on stderr: bars on a terminal, else a line every few seconds [default: auto]' -r -f -a "auto\t''
+plain\t''
+json\t''
+none\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from doctor" -l work-dir -d 'Folder for private copies of SQLite files [default: TMPDIR or /tmp]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from doctor" -l state-dir -d 'Folder for what is remembered between runs [default: /var/lib/mlops for root, else ~/.local/state/mlops]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from doctor" -l jobs -d 'Threads and connections that work at once [default: the number of processors]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from doctor" -l fix -d 'Mend what SQL can mend without losing data, in one transaction that is checked before it is committed'
+complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from doctor" -l print -d 'Print the SQL that --fix would run, as a script for psql, and change nothing'
+complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from doctor" -s q -l quiet -d 'Say nothing on stderr but errors'
+complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from doctor" -s v -l verbose -d 'Log to stderr what is done; twice: every statement'
+complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from doctor" -l yes -d 'Agree to what would be asked'
+complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from doctor" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
+complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from doctor" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from help" -f -a "info" -d 'What a database is: engine, MLflow\'s revision and the releases that have it, rows and bytes per table'
+complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from help" -f -a "doctor" -d 'Every difference between a database and MLflow\'s schema at its revision, what it breaks, and the SQL that mends it'
 complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c mlops -n "__fish_mlops_using_subcommand demo" -l experiments -d 'Experiments' -r
 complete -c mlops -n "__fish_mlops_using_subcommand demo" -l runs -d 'Runs' -r
@@ -271,13 +364,16 @@ complete -c mlops -n "__fish_mlops_using_subcommand man" -l yes -d 'Agree to wha
 complete -c mlops -n "__fish_mlops_using_subcommand man" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
 complete -c mlops -n "__fish_mlops_using_subcommand man" -s h -l help -d 'Print help'
 complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db demo config completions man help" -f -a "migrate" -d 'Move a store to another database, or compare two stores'
-complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db demo config completions man help" -f -a "db" -d 'Look at a backend database'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db demo config completions man help" -f -a "db" -d 'Look at a backend database, and mend it'
 complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db demo config completions man help" -f -a "demo" -d 'Make a sample MLflow store and migrate it, to see what this tool does'
 complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db demo config completions man help" -f -a "config" -d 'Settings and where they come from'
 complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db demo config completions man help" -f -a "completions" -d 'Print a completion script for a shell'
 complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db demo config completions man help" -f -a "man" -d 'Write the man pages into a folder'
 complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db demo config completions man help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcommand_from migrate" -f -a "sqlite-to-pg" -d 'Move an MLflow SQLite database into PostgreSQL'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcommand_from migrate" -f -a "export" -d 'Write a store into an archive: one file that any of them can be made of again'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcommand_from migrate" -f -a "import" -d 'Make a store of an archive, in PostgreSQL or SQLite'
 complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcommand_from migrate" -f -a "verify" -d 'Compare any two stores, table by table and cell by cell'
 complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcommand_from db" -f -a "info" -d 'What a database is: engine, MLflow\'s revision and the releases that have it, rows and bytes per table'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcommand_from db" -f -a "doctor" -d 'Every difference between a database and MLflow\'s schema at its revision, what it breaks, and the SQL that mends it'
 complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcommand_from config" -f -a "show" -d 'Each setting, its value (secrets masked) and its origin'
