@@ -3,6 +3,7 @@
 
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -10,7 +11,7 @@ use mlops::domain::catalogue::{Catalogue, Line};
 
 use crate::catalogue::empty_store;
 use crate::flows::Server;
-use crate::support::{Database, Said, folder, migrate, mlops, postgres, python, run, sample, verify};
+use crate::support::{Database, Said, folder, migrate, mlops, postgres, python, run, sample, verify, wait_for};
 
 const RELEASES: [&str; 3] = ["2.9.2", "3.4.0", "3.17.2"];
 
@@ -131,11 +132,11 @@ fn what_was_migrated_dumped_and_restored_is_sound() {
         migrate(home.path(), &sample(2_000), &database.url(), &["-q"]).expect(0);
         assert_sound(home.path(), &database.url());
         let restored = postgres(version).database("doctor_restored");
-        pipe(&database, &restored);
+        pipe(&database, &restored, &[]);
         assert_sound(home.path(), &restored.url());
         // Once more: the CHECKs of a restored dump are printed anew.
         let again = postgres(version).database("doctor_restored_again");
-        pipe(&restored, &again);
+        pipe(&restored, &again, &[]);
         assert_sound(home.path(), &again.url());
     }
 }
@@ -148,8 +149,8 @@ fn client(database: &Database, program: &str) -> Command {
 }
 
 /// `pg_dump | psql`.
-fn pipe(from: &Database, to: &Database) {
-    let mut dump = client(from, "pg_dump").stdout(Stdio::piped()).spawn().unwrap();
+fn pipe(from: &Database, to: &Database, more: &[&str]) {
+    let mut dump = client(from, "pg_dump").args(more).stdout(Stdio::piped()).spawn().unwrap();
     let status = client(to, "psql")
         .args(["-q", "-X", "-v", "ON_ERROR_STOP=1"])
         .stdin(dump.stdout.take().unwrap())
@@ -157,6 +158,26 @@ fn pipe(from: &Database, to: &Database) {
         .status()
         .unwrap();
     assert!(dump.wait().unwrap().success() && status.success());
+}
+
+/// A restore that ended before keys, indexes and triggers, as a full disk ends it.
+#[test]
+fn half_a_restored_dump_is_made_whole() {
+    let home = folder();
+    let whole = postgres(15).database("doctor_whole");
+    migrate(home.path(), &sample(2_000), &whole.url(), &["-q"]).expect(0);
+    let half = postgres(15).database("doctor_half");
+    pipe(&whole, &half, &["--section=pre-data", "--section=data"]);
+    let findings = found_ids(home.path(), &half.url());
+    for id in ["missing-primary-key", "missing-unique", "missing-foreign-key", "missing-index", "missing-trigger"] {
+        assert!(findings.iter().any(|f| f == id), "{id}: {findings:?}");
+    }
+    doctor(home.path(), &half.url(), &["--fix", "--yes"]).expect(0);
+    assert_sound(home.path(), &half.url());
+    let restored = postgres(15).database("doctor_whole_restored");
+    pipe(&whole, &restored, &[]);
+    assert_eq!(half.dump_schema(), restored.dump_schema());
+    verify(home.path(), &whole.url(), &half.url()).expect(0);
 }
 
 /// A fault: SQL that makes it, severity, id, object.
@@ -477,6 +498,38 @@ fn fix_asks_first_and_print_prints_what_psql_runs() {
     let mut other = database.client();
     other.execute("SELECT pg_advisory_lock(hashtext('mlops'), hashtext('public'))", &[]).unwrap();
     doctor(home.path(), &database.url(), &["--fix", "--yes"]).expect(10);
+}
+
+/// A server that writes holds the fix up; interrupted or killed then, it has changed nothing.
+#[test]
+fn an_interrupted_fix_changes_nothing() {
+    let home = folder();
+    let database = postgres(15).database("doctor_interrupt");
+    migrate(home.path(), &sample(2_000), &database.url(), &["-q"]).expect(0);
+    database.execute("ALTER TABLE metrics DROP CONSTRAINT metric_pk; DROP INDEX index_tags_run_uuid");
+    let before = database.dump_schema();
+    let mut writer = database.client();
+    for signal in ["-INT", "-KILL"] {
+        let mut writing = writer.transaction().unwrap();
+        writing.batch_execute("LOCK TABLE tags IN ROW EXCLUSIVE MODE").unwrap();
+        let mut command = mlops(home.path());
+        command.args(["db", "doctor", "-q", &database.url(), "--fix", "--yes"]);
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'mlops/2%' AND wait_event_type = 'Lock'";
+        wait_for("the fix waits for the writer", Duration::from_secs(30), || {
+            (database.number(waits) > 0).then_some(())
+        });
+        assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
+        let said = Said::of(child.wait_with_output().unwrap());
+        assert_eq!(said.code, if signal == "-INT" { 130 } else { -1 }, "{}", said.err);
+        writing.rollback().unwrap();
+        let sessions = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'mlops/2%'";
+        wait_for("its sessions end", Duration::from_secs(30), || (database.number(sessions) == 0).then_some(()));
+        assert_eq!(database.dump_schema(), before);
+    }
+    let said = doctor(home.path(), &database.url(), &["--fix", "--yes"]).expect(0);
+    assert!(said.out.contains("Mended 2 findings"), "{}", said.out);
+    assert_sound(home.path(), &database.url());
 }
 
 #[test]

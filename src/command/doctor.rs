@@ -59,7 +59,7 @@ fn fix(context: &Context, postgres: &Postgres) -> Result<u8, Ended> {
     let confirmed = context.consent().to(&what)?;
     let (journal, warnings) = migrate::begin_journal(context, &diagnosis.address)?;
     postgres.cancel_with(&client);
-    match doctor::fix(&mut client, &diagnosis, &confirmed) {
+    match doctor::fix(&mut client, &diagnosis, &context.cancel, &confirmed) {
         Ok(mended) => {
             journal.close("done");
             context.finish(&Report::Mended(&mended), exit(&mended.left), &warnings)

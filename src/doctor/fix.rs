@@ -6,6 +6,7 @@ use super::finding::Finding;
 use super::{Diagnosis, diagnose};
 use crate::domain::consent::Confirmed;
 use crate::domain::failure::{Failure, Outcome};
+use crate::engine::cancel::Cancel;
 use crate::store::postgres::connect::server_version;
 use crate::store::postgres::examine;
 
@@ -21,10 +22,10 @@ pub struct Mended {
 /// Runs the statements of a diagnosis. `client` holds the lock on the schema.
 ///
 /// # Errors
-/// Target: a statement failed, or what was to be mended is not, or something new is wrong: then nothing is changed.
-pub fn fix(client: &mut Client, diagnosis: &Diagnosis, _: &Confirmed) -> Outcome<Mended> {
+/// Interrupted. Target: a statement failed, or what was to be mended is not, or something new is wrong: then nothing is changed.
+pub fn fix(client: &mut Client, diagnosis: &Diagnosis, cancel: &Cancel, _: &Confirmed) -> Outcome<Mended> {
     let version = server_version(client)?;
-    let left = examine::in_one_transaction(client, &diagnosis.statements(), |transaction| {
+    let left = examine::in_one_transaction(client, &diagnosis.statements(), cancel, |transaction| {
         let left = diagnose(transaction, &diagnosis.address, version)?;
         let remains = diagnosis.fixable().find(|f| left.findings.iter().any(|l| l.key() == f.key()));
         if let Some(finding) = remains {

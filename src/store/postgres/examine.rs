@@ -11,6 +11,7 @@ use crate::domain::examination::{
     Column, Constraint, Examination, IndexState, Rule, SequenceState, Table, TriggerState,
 };
 use crate::domain::failure::{Failure, Outcome};
+use crate::engine::cancel::Cancel;
 
 const COLUMNS: &str = "
     SELECT c.relname::text, a.attname::text, format_type(a.atttypid, a.atttypmod), a.attnotnull,
@@ -255,6 +256,7 @@ pub fn at_one_moment<T>(client: &mut Client, look: impl FnOnce(&mut Transaction<
 pub fn in_one_transaction<T>(
     client: &mut Client,
     statements: &[String],
+    cancel: &Cancel,
     check: impl FnOnce(&mut Transaction<'_>) -> Outcome<T>,
 ) -> Outcome<T> {
     let failed = |e: Error| target_failure("mending", &e);
@@ -263,6 +265,8 @@ pub fn in_one_transaction<T>(
         .batch_execute("SET LOCAL lock_timeout = '20s'; SET LOCAL client_min_messages = warning")
         .map_err(failed)?;
     for statement in statements {
+        // An interruption cancels the statement that runs; between two there is none to cancel.
+        cancel.check()?;
         tracing::debug!(sql = %statement, "mending");
         transaction.batch_execute(statement).map_err(|e| {
             let first = statement.lines().next().unwrap_or_default();
@@ -270,6 +274,7 @@ pub fn in_one_transaction<T>(
         })?;
     }
     let checked = check(&mut transaction)?;
+    cancel.check()?;
     transaction.commit().map_err(failed)?;
     Ok(checked)
 }
