@@ -62,7 +62,7 @@ impl Diagnosis {
     /// The statements as a script for psql, with what they do not mend as comments.
     pub fn script(&self) -> String {
         let ids: Vec<&str> = self.revisions.iter().map(|r| r.id.as_str()).collect();
-        let mut script = format!("-- {}: {} at revision {}\n", crate::TOOL, self.address, ids.join(", "));
+        let mut script = format!("-- mlops db doctor: {} at revision {}\n", self.address, ids.join(", "));
         for finding in self.findings.iter().filter(|f| f.counts() && !f.fixable()) {
             let why = finding.cannot.as_deref().unwrap_or("there is no SQL for it");
             let text = format!("not mended: {} of {}: {}: {why}", finding.id, finding.object, finding.what);
