@@ -395,7 +395,21 @@ fn each_single_fault_is_found_named_and_mended_on_postgresql_18() {
 
 #[test]
 fn several_faults_at_once_are_mended_together() {
-    let several: Vec<&[Fault]> = FAULTS.chunks(3).take(4).collect();
+    let mut several: Vec<&[Fault]> = FAULTS.chunks(3).take(4).collect();
+    several.push(&[
+        (
+            "ALTER TABLE runs DROP CONSTRAINT runs_experiment_id_fkey;
+             ALTER TABLE runs ALTER experiment_id TYPE text USING experiment_id::text",
+            "error",
+            "wrong-type",
+            "runs.experiment_id",
+        ),
+        ("SELECT 1", "error", "missing-foreign-key", "runs: runs_experiment_id_fkey"),
+    ]);
+    several.push(&[
+        ("ALTER TABLE metrics ALTER step DROP DEFAULT", "warning", "wrong-default", "metrics.step"),
+        ("ALTER TABLE metrics ALTER step TYPE text", "error", "wrong-type", "metrics.step"),
+    ]);
     each_fault_is_mended("doctor_several", 15, &several);
 }
 

@@ -47,8 +47,10 @@ pub(super) fn look(
     if has(case, "metrics", &["run_uuid", "key", "step", "timestamp", "value", "is_nan"])
         && has(case, "latest_metrics", &["run_uuid", "key", "step", "timestamp", "value", "is_nan"])
     {
-        let (old, extra) = rows::latest_metrics(transaction)?;
-        findings.extend(latest(old, extra, vec![Step::new(Phase::Rows, rows::renew_latest_metrics())]));
+        // Where the types do not compare, the types are a finding already.
+        if let Ok((old, extra)) = tolerated(transaction, |t| rows::latest_metrics(t))? {
+            findings.extend(latest(old, extra, vec![Step::new(Phase::Rows, rows::renew_latest_metrics())]));
+        }
     }
     if has(case, "runs", &["run_uuid", "experiment_id", "lifecycle_stage"])
         && has(case, "experiments", &["experiment_id", "lifecycle_stage"])
@@ -63,6 +65,29 @@ pub(super) fn look(
 
 fn has(case: &Case<'_>, table: &str, columns: &[&str]) -> bool {
     case.examination.table(table).is_some_and(|t| columns.iter().all(|c| t.column(c).is_some()))
+}
+
+/// Asks a question that the database may refuse - values that do not compare -, and goes on with the transaction.
+fn tolerated<T>(
+    transaction: &mut Transaction<'_>,
+    ask: impl FnOnce(&mut Transaction<'_>) -> Result<T, Error>,
+) -> Result<Result<T, String>, Error> {
+    let mut savepoint = transaction.savepoint("mlops_rows")?;
+    match ask(&mut savepoint) {
+        Ok(answer) => {
+            savepoint.commit()?;
+            Ok(Ok(answer))
+        }
+        Err(error) => {
+            savepoint.rollback()?;
+            let Some(db) = error.as_db_error() else { return Err(error) };
+            // Cancelled by the operator, or the server goes down: nothing about the rows.
+            if db.code().code().starts_with("57") {
+                return Err(error);
+            }
+            Ok(Err(db.message().to_owned()))
+        }
+    }
 }
 
 /// Questions that were asked, with their answers: a guard and a finding may ask the same.
@@ -80,22 +105,8 @@ impl Rows<'_> {
         if let Some((_, found)) = self.known.iter().find(|(c, _)| c == condition) {
             return Ok(found.clone());
         }
-        let mut savepoint = transaction.savepoint("mlops_rows")?;
-        let found = match rows::find(&mut savepoint, condition, &self.key(&condition.table)) {
-            Ok(found) => {
-                savepoint.commit()?;
-                Ok(found)
-            }
-            Err(error) => {
-                savepoint.rollback()?;
-                let Some(db) = error.as_db_error() else { return Err(error) };
-                // Cancelled by the operator, or the server goes down: nothing about the rows.
-                if db.code().code().starts_with("57") {
-                    return Err(error);
-                }
-                Err(db.message().to_owned())
-            }
-        };
+        let key = self.key(&condition.table);
+        let found = tolerated(transaction, |t| rows::find(t, condition, &key))?;
         self.known.push((condition.clone(), found.clone()));
         Ok(found)
     }

@@ -396,7 +396,12 @@ pub(super) fn dangling(case: &Case<'_>, table: &TableDef, key: &ForeignKey) -> O
         return Some(Condition::filled(&table.name, key));
     };
     let all = key.references.iter().all(|c| parent.column(c).is_some());
-    all.then(|| Condition::dangling(&table.name, key))
+    let whole = |kind: &str| matches!(kind, "smallint" | "integer" | "bigint");
+    let differ = key.columns.iter().zip(&key.references).any(|(c, r)| {
+        let pair = own.column(c).zip(parent.column(r));
+        pair.is_some_and(|(c, r)| whole(&c.kind) != whole(&r.kind))
+    });
+    all.then(|| Condition::dangling(&table.name, key, differ))
 }
 
 fn difference(there: &ForeignKey, own: &ForeignKey) -> String {

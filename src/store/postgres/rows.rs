@@ -56,11 +56,12 @@ impl Condition {
         Condition::new(table, format!("break the rule {expression}"), format!("NOT ({expression})"))
     }
 
-    /// Rows whose reference finds nothing.
-    pub fn dangling(table: &str, key: &ForeignKey) -> Condition {
+    /// Rows whose reference finds nothing. `as_text`: the columns are of types that PostgreSQL does not compare.
+    pub fn dangling(table: &str, key: &ForeignKey, as_text: bool) -> Condition {
+        let cast = if as_text { "::text" } else { "" };
         let filled = columns_of("t", &key.columns).iter().map(|c| format!("{c} IS NOT NULL")).collect::<Vec<_>>();
         let pairs = columns_of("t", &key.columns).into_iter().zip(columns_of("p", &key.references));
-        let same: Vec<String> = pairs.map(|(own, other)| format!("{other} = {own}")).collect();
+        let same: Vec<String> = pairs.map(|(own, other)| format!("{other}{cast} = {own}{cast}")).collect();
         let sql = format!(
             "{} AND NOT EXISTS (SELECT 1 FROM {} p WHERE {})",
             filled.join(" AND "),
