@@ -49,6 +49,9 @@ _mlops() {
             mlops__subcmd__config__subcmd__help,show)
                 cmd="mlops__subcmd__config__subcmd__help__subcmd__show"
                 ;;
+            mlops__subcmd__db,doctor)
+                cmd="mlops__subcmd__db__subcmd__doctor"
+                ;;
             mlops__subcmd__db,help)
                 cmd="mlops__subcmd__db__subcmd__help"
                 ;;
@@ -57,6 +60,9 @@ _mlops() {
                 ;;
             mlops__subcmd__db,init)
                 cmd="mlops__subcmd__db__subcmd__init"
+                ;;
+            mlops__subcmd__db__subcmd__help,doctor)
+                cmd="mlops__subcmd__db__subcmd__help__subcmd__doctor"
                 ;;
             mlops__subcmd__db__subcmd__help,help)
                 cmd="mlops__subcmd__db__subcmd__help__subcmd__help"
@@ -90,6 +96,9 @@ _mlops() {
                 ;;
             mlops__subcmd__help__subcmd__config,show)
                 cmd="mlops__subcmd__help__subcmd__config__subcmd__show"
+                ;;
+            mlops__subcmd__help__subcmd__db,doctor)
+                cmd="mlops__subcmd__help__subcmd__db__subcmd__doctor"
                 ;;
             mlops__subcmd__help__subcmd__db,info)
                 cmd="mlops__subcmd__help__subcmd__db__subcmd__info"
@@ -372,7 +381,7 @@ _mlops() {
             return 0
             ;;
         mlops__subcmd__db)
-            opts="-q -v -h --config --profile --output --quiet --verbose --color --progress --yes --dry-run --work-dir --state-dir --jobs --help info init help"
+            opts="-q -v -h --config --profile --output --quiet --verbose --color --progress --yes --dry-run --work-dir --state-dir --jobs --help info init doctor help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -417,9 +426,69 @@ _mlops() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        mlops__subcmd__db__subcmd__help)
-            opts="info init help"
+        mlops__subcmd__db__subcmd__doctor)
+            opts="-q -v -h --fix --print --config --profile --output --quiet --verbose --color --progress --yes --dry-run --work-dir --state-dir --jobs --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --profile)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --output)
+                    COMPREPLY=($(compgen -W "table json" -- "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                --progress)
+                    COMPREPLY=($(compgen -W "auto plain json none" -- "${cur}"))
+                    return 0
+                    ;;
+                --work-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --state-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --jobs)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        mlops__subcmd__db__subcmd__help)
+            opts="info init doctor help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        mlops__subcmd__db__subcmd__help__subcmd__doctor)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
@@ -708,8 +777,22 @@ _mlops() {
             return 0
             ;;
         mlops__subcmd__help__subcmd__db)
-            opts="info init"
+            opts="info init doctor"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        mlops__subcmd__help__subcmd__db__subcmd__doctor)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi

@@ -45,7 +45,7 @@ complete -c mlops -n "__fish_mlops_needs_command" -l dry-run -d 'Print the plan 
 complete -c mlops -n "__fish_mlops_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c mlops -n "__fish_mlops_needs_command" -s V -l version -d 'Print version'
 complete -c mlops -n "__fish_mlops_needs_command" -f -a "migrate" -d 'Move a store to another database, or compare two stores'
-complete -c mlops -n "__fish_mlops_needs_command" -f -a "db" -d 'Look at a backend database'
+complete -c mlops -n "__fish_mlops_needs_command" -f -a "db" -d 'Look at a backend database, and mend it'
 complete -c mlops -n "__fish_mlops_needs_command" -f -a "demo" -d 'Make a sample MLflow store and migrate it, to see what this tool does'
 complete -c mlops -n "__fish_mlops_needs_command" -f -a "config" -d 'Settings and where they come from'
 complete -c mlops -n "__fish_mlops_needs_command" -f -a "completions" -d 'Print a completion script for a shell'
@@ -193,28 +193,29 @@ complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_sub
 complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from help" -f -a "import" -d 'Make a store of an archive, in PostgreSQL or SQLite'
 complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from help" -f -a "verify" -d 'Compare any two stores, table by table and cell by cell'
 complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
-complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info init help" -l config -d 'Configuration file [default: MLOPS_CONFIG, ~/.config/mlops/config.toml, /etc/mlops/config.toml]' -r -F
-complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info init help" -l profile -d 'Profile in the configuration file whose values beat the file\'s own [default: MLOPS_PROFILE]' -r
-complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info init help" -l output -d 'Form of the result [default: table]' -r -f -a "table\t''
+complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info init doctor help" -l config -d 'Configuration file [default: MLOPS_CONFIG, ~/.config/mlops/config.toml, /etc/mlops/config.toml]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info init doctor help" -l profile -d 'Profile in the configuration file whose values beat the file\'s own [default: MLOPS_PROFILE]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info init doctor help" -l output -d 'Form of the result [default: table]' -r -f -a "table\t''
 json\t''"
-complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info init help" -l color -d 'Colours on the terminal [default: auto; NO_COLOR is honoured]' -r -f -a "auto\t''
+complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info init doctor help" -l color -d 'Colours on the terminal [default: auto; NO_COLOR is honoured]' -r -f -a "auto\t''
 always\t''
 never\t''"
-complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info init help" -l progress -d 'Progress on stderr: bars on a terminal, else a line every few seconds [default: auto]' -r -f -a "auto\t''
+complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info init doctor help" -l progress -d 'Progress on stderr: bars on a terminal, else a line every few seconds [default: auto]' -r -f -a "auto\t''
 plain\t''
 json\t''
 none\t''"
-complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info init help" -l work-dir -d 'Folder for private copies of SQLite files [default: TMPDIR or /tmp]' -r -F
-complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info init help" -l state-dir -d 'Folder for what is remembered between runs [default: /var/lib/mlops for root, else ~/.local/state/mlops]' -r -F
-complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info init help" -l jobs -d 'Threads and connections that work at once [default: the number of processors]' -r
-complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info init help" -s q -l quiet -d 'Say nothing on stderr but errors'
-complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info init help" -s v -l verbose -d 'Log to stderr what is done; twice: every statement'
-complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info init help" -l yes -d 'Agree to what would be asked'
-complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info init help" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
-complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info init help" -s h -l help -d 'Print help'
-complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info init help" -f -a "info" -d 'What a database is: engine, MLflow\'s revision and the releases that have it, rows and bytes per table'
-complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info init help" -f -a "init" -d 'Make the role and the database that MLflow needs on a PostgreSQL server, and its tables if wanted'
-complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info init help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info init doctor help" -l work-dir -d 'Folder for private copies of SQLite files [default: TMPDIR or /tmp]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info init doctor help" -l state-dir -d 'Folder for what is remembered between runs [default: /var/lib/mlops for root, else ~/.local/state/mlops]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info init doctor help" -l jobs -d 'Threads and connections that work at once [default: the number of processors]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info init doctor help" -s q -l quiet -d 'Say nothing on stderr but errors'
+complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info init doctor help" -s v -l verbose -d 'Log to stderr what is done; twice: every statement'
+complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info init doctor help" -l yes -d 'Agree to what would be asked'
+complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info init doctor help" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
+complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info init doctor help" -s h -l help -d 'Print help'
+complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info init doctor help" -f -a "info" -d 'What a database is: engine, MLflow\'s revision and the releases that have it, rows and bytes per table'
+complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info init doctor help" -f -a "init" -d 'Make the role and the database that MLflow needs on a PostgreSQL server, and its tables if wanted'
+complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info init doctor help" -f -a "doctor" -d 'Every difference between a database and MLflow\'s schema at its revision, what it breaks, and the SQL that mends it'
+complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info init doctor help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from info" -l config -d 'Configuration file [default: MLOPS_CONFIG, ~/.config/mlops/config.toml, /etc/mlops/config.toml]' -r -F
 complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from info" -l profile -d 'Profile in the configuration file whose values beat the file\'s own [default: MLOPS_PROFILE]' -r
 complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from info" -l output -d 'Form of the result [default: table]' -r -f -a "table\t''
@@ -259,8 +260,30 @@ complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcomma
 complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from init" -l yes -d 'Agree to what would be asked'
 complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from init" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
 complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from init" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from doctor" -l config -d 'Configuration file [default: MLOPS_CONFIG, ~/.config/mlops/config.toml, /etc/mlops/config.toml]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from doctor" -l profile -d 'Profile in the configuration file whose values beat the file\'s own [default: MLOPS_PROFILE]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from doctor" -l output -d 'Form of the result [default: table]' -r -f -a "table\t''
+json\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from doctor" -l color -d 'Colours on the terminal [default: auto; NO_COLOR is honoured]' -r -f -a "auto\t''
+always\t''
+never\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from doctor" -l progress -d 'Progress on stderr: bars on a terminal, else a line every few seconds [default: auto]' -r -f -a "auto\t''
+plain\t''
+json\t''
+none\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from doctor" -l work-dir -d 'Folder for private copies of SQLite files [default: TMPDIR or /tmp]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from doctor" -l state-dir -d 'Folder for what is remembered between runs [default: /var/lib/mlops for root, else ~/.local/state/mlops]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from doctor" -l jobs -d 'Threads and connections that work at once [default: the number of processors]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from doctor" -l fix -d 'Mend what SQL can mend without losing data, in one transaction that is checked before it is committed'
+complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from doctor" -l print -d 'Print the SQL that --fix would run, as a script for psql, and change nothing'
+complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from doctor" -s q -l quiet -d 'Say nothing on stderr but errors'
+complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from doctor" -s v -l verbose -d 'Log to stderr what is done; twice: every statement'
+complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from doctor" -l yes -d 'Agree to what would be asked'
+complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from doctor" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
+complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from doctor" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from help" -f -a "info" -d 'What a database is: engine, MLflow\'s revision and the releases that have it, rows and bytes per table'
 complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from help" -f -a "init" -d 'Make the role and the database that MLflow needs on a PostgreSQL server, and its tables if wanted'
+complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from help" -f -a "doctor" -d 'Every difference between a database and MLflow\'s schema at its revision, what it breaks, and the SQL that mends it'
 complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c mlops -n "__fish_mlops_using_subcommand demo" -l experiments -d 'Experiments' -r
 complete -c mlops -n "__fish_mlops_using_subcommand demo" -l runs -d 'Runs' -r
@@ -368,7 +391,7 @@ complete -c mlops -n "__fish_mlops_using_subcommand man" -l yes -d 'Agree to wha
 complete -c mlops -n "__fish_mlops_using_subcommand man" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
 complete -c mlops -n "__fish_mlops_using_subcommand man" -s h -l help -d 'Print help'
 complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db demo config completions man help" -f -a "migrate" -d 'Move a store to another database, or compare two stores'
-complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db demo config completions man help" -f -a "db" -d 'Look at a backend database'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db demo config completions man help" -f -a "db" -d 'Look at a backend database, and mend it'
 complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db demo config completions man help" -f -a "demo" -d 'Make a sample MLflow store and migrate it, to see what this tool does'
 complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db demo config completions man help" -f -a "config" -d 'Settings and where they come from'
 complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db demo config completions man help" -f -a "completions" -d 'Print a completion script for a shell'
@@ -380,4 +403,5 @@ complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcom
 complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcommand_from migrate" -f -a "verify" -d 'Compare any two stores, table by table and cell by cell'
 complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcommand_from db" -f -a "info" -d 'What a database is: engine, MLflow\'s revision and the releases that have it, rows and bytes per table'
 complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcommand_from db" -f -a "init" -d 'Make the role and the database that MLflow needs on a PostgreSQL server, and its tables if wanted'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcommand_from db" -f -a "doctor" -d 'Every difference between a database and MLflow\'s schema at its revision, what it breaks, and the SQL that mends it'
 complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcommand_from config" -f -a "show" -d 'Each setting, its value (secrets masked) and its origin'

@@ -18,6 +18,7 @@
 //! | [`newfile`] | a file that gets its name when it is whole |
 //! | [`source`] | opening any of them for reading: what it is, and its rows |
 //! | [`migrate`] | the plan and the execution of a migration, its certificate |
+//! | [`doctor`] | how a database differs from its revision, and the SQL that mends it |
 //! | [`demo`] | a sample store to try everything on |
 //! | [`state`] | what is remembered between runs: journals |
 //! | [`config`] | settings in layers, each value with its origin; the only reader of the environment |
@@ -35,6 +36,7 @@ pub mod cli;
 pub mod command;
 pub mod config;
 pub mod demo;
+pub mod doctor;
 pub mod domain;
 pub mod engine;
 pub mod migrate;

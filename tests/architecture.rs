@@ -92,6 +92,7 @@ fn adapters_do_not_know_each_other_or_a_capability() {
 fn capabilities_neither_print_nor_parse() {
     uses_only("migrate/", &["domain", "engine", "store", "archive", "source", "newfile", "migrate", "TOOL"]);
     uses_only("demo/", &["domain", "engine", "store", "migrate", "source", "demo"]);
+    uses_only("doctor/", &["domain", "engine", "store", "doctor"]);
     uses_only("state/", &["domain", "state"]);
     uses_only("cli/", &["cli", "command"]);
 }

@@ -28,7 +28,7 @@ fn word(line: Line) -> &'static str {
     }
 }
 
-fn empty_store(revision: &Revision, path: &Path) {
+pub(crate) fn empty_store(revision: &Revision, path: &Path) {
     let connection = rusqlite::Connection::open(path).unwrap();
     for table in &revision.tables {
         connection.execute_batch(&table.sqlite.create).unwrap();

@@ -21,6 +21,7 @@ mod catalogue;
 mod command_line;
 mod copy_text;
 mod corpus;
+mod doctor;
 mod exports;
 mod faults;
 mod flows;

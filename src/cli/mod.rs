@@ -38,7 +38,7 @@ pub(crate) enum Command {
     /// Move a store to another database, or compare two stores
     #[command(subcommand)]
     Migrate(migrate::Migrate),
-    /// Look at a backend database
+    /// Look at a backend database, and mend it
     #[command(subcommand)]
     Db(db::Db),
     /// Make a sample MLflow store and migrate it, to see what this tool does

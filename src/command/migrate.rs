@@ -198,7 +198,7 @@ fn unique(mut tables: Vec<String>) -> Vec<String> {
 }
 
 /// Begins the journal of a run and tells of runs on the same target that did not finish.
-fn begin_journal(context: &Context, target: &str) -> Outcome<(Journal, Vec<String>)> {
+pub(super) fn begin_journal(context: &Context, target: &str) -> Outcome<(Journal, Vec<String>)> {
     let state_dir = context.settings.state_dir()?;
     let mut warnings = Vec::new();
     for run in state::unfinished(&state_dir) {

@@ -3,6 +3,7 @@
 mod config;
 mod db;
 mod demo;
+mod doctor;
 mod generate;
 mod init;
 mod interrupt;
@@ -91,6 +92,7 @@ pub fn run() -> u8 {
         Command::Migrate(Migrate::Verify(arguments)) => migrate::verify(&context, arguments),
         Command::Db(crate::cli::db::Db::Info(arguments)) => db::info(&context, arguments),
         Command::Db(crate::cli::db::Db::Init(arguments)) => init::run(&context, arguments),
+        Command::Db(crate::cli::db::Db::Doctor(arguments)) => doctor::run(&context, arguments),
         Command::Demo(arguments) => demo::run(&context, arguments),
         Command::Config(crate::cli::Config::Show) => config::show(&context),
         Command::Completions { shell } => generate::completions(shell),
@@ -126,6 +128,7 @@ fn name(command: &Command) -> &'static str {
         Command::Migrate(Migrate::Verify(_)) => "migrate.verify",
         Command::Db(crate::cli::db::Db::Info(_)) => "db.info",
         Command::Db(crate::cli::db::Db::Init(_)) => "db.init",
+        Command::Db(crate::cli::db::Db::Doctor(_)) => "db.doctor",
         Command::Demo(_) => "demo",
         Command::Config(crate::cli::Config::Show) => "config.show",
         Command::Completions { .. } => "completions",

@@ -176,7 +176,8 @@ fn unique_index(table: &str, key: &Key) -> String {
     format!("CREATE UNIQUE INDEX {} ON {} ({columns})", quote(&key.name), quote(table))
 }
 
-fn create_index(table: &str, index: &Index) -> String {
+/// CREATE INDEX.
+pub fn create_index(table: &str, index: &Index) -> String {
     let unique = if index.unique { "UNIQUE " } else { "" };
     // Keys, INCLUDE and WHERE come from PostgreSQL itself, quoted where needed.
     let mut sql = format!(
@@ -195,7 +196,8 @@ fn create_index(table: &str, index: &Index) -> String {
     sql
 }
 
-fn add_foreign_key(table: &str, key: &ForeignKey) -> String {
+/// ALTER TABLE that adds a foreign key.
+pub fn add_foreign_key(table: &str, key: &ForeignKey) -> String {
     let mut sql = format!(
         "ALTER TABLE {} ADD CONSTRAINT {} FOREIGN KEY ({}) REFERENCES {} ({})",
         quote(table),

@@ -86,38 +86,11 @@ const NOT_MLFLOW: &str = "give the database that `mlflow server --backend-store-
 /// Source, with a sentence an operator understands: not MLflow's, unknown revision, an interrupted creation or
 /// upgrade, or another program's tables under MLflow's revision.
 pub fn identify(observed: &Observed, catalogue: &'static Catalogue) -> Outcome<Identity> {
-    let mut revisions: Vec<(&'static Revision, String)> = Vec::new();
-    let mut foreign_versions: Vec<(String, String)> = Vec::new();
-    let mut unknown: Vec<String> = Vec::new();
-    let names: BTreeSet<&str> = observed.tables.iter().map(|t| t.name.as_str()).collect();
-    let optuna = names.contains("version_info") && names.contains("trials");
+    let (mut versions, names) = (Versions::default(), names(observed));
     for (table, values) in &observed.versions {
-        let found: Vec<&'static Revision> =
-            values.iter().filter_map(|value| revision_of(table, value, &names, catalogue)).collect();
-        match found.as_slice() {
-            [] => unknown.extend(values.iter().cloned()),
-            // An auth database of old releases that was upgraded keeps its plain `alembic_version` beside the new one.
-            [one] if one.line == Line::Auth && table == "alembic_version" && names.contains("alembic_version_auth") => {
-            }
-            [one] => {
-                revisions.push((*one, table.clone()));
-                let others = values.iter().filter(|v| **v != one.id);
-                if optuna {
-                    foreign_versions.extend(others.map(|v| (table.clone(), v.clone())));
-                } else {
-                    unknown.extend(others.cloned());
-                }
-            }
-            _ => {
-                return Err(Failure::source(format!(
-                    "`{table}` names {} revisions ({}), and a sound MLflow database has one",
-                    values.len(),
-                    values.join(", ")
-                ))
-                .hint("an `mlflow db upgrade` was interrupted or two databases were merged: restore a backup"));
-            }
-        }
+        versions.add(table, values, &names, catalogue, false)?;
     }
+    let Versions { mut revisions, foreign_versions, unknown, .. } = versions;
     if revisions.is_empty() {
         return Err(not_mlflow(observed, &names, &unknown, catalogue));
     }
@@ -137,11 +110,7 @@ pub fn identify(observed: &Observed, catalogue: &'static Catalogue) -> Outcome<I
     for (revision, version_table) in &revisions {
         for table in &revision.tables {
             let is_version = revision.version_tables.contains(&table.name);
-            let table = if is_version && table.name != *version_table {
-                Arc::new(renamed(table, version_table))
-            } else {
-                table.clone()
-            };
+            let table = own_name(revision, table, version_table);
             check_table(revision, &table, observed)?;
             let mut shape = table.shape();
             if is_version && !identity.foreign_versions.is_empty() {
@@ -161,6 +130,132 @@ pub fn identify(observed: &Observed, catalogue: &'static Catalogue) -> Outcome<I
     let own: BTreeSet<String> = identity.tables.iter().flat_map(|t| owned_triggers(t)).collect();
     identity.others = observed.others.iter().filter(|o| !own.contains(*o)).cloned().collect();
     Ok(identity)
+}
+
+/// What a store says that it is, whether its tables agree or not: for the doctor, who looks at them one by one.
+pub struct Claim {
+    /// The revision of each of MLflow's lines that lives here, with the name of its version table.
+    pub revisions: Vec<(&'static Revision, String)>,
+    /// The definitions of the tables that these revisions have.
+    pub tables: Vec<Arc<TableDef>>,
+    /// Version tables that name several of MLflow's revisions, and those.
+    pub several: Vec<(String, Vec<String>)>,
+    /// Values of version tables that are no revision of MLflow's.
+    pub unknown: Vec<String>,
+    /// Later revisions whose tables and columns are exactly those that are there, unlike those of the one that is named.
+    pub fits_later: Vec<&'static Revision>,
+}
+
+/// The revision that a store claims, found by its version table and main tables alone.
+///
+/// # Errors
+/// Source: nothing there says that it is MLflow's.
+pub fn claim(observed: &Observed, catalogue: &'static Catalogue) -> Outcome<Claim> {
+    let (mut versions, names) = (Versions::default(), names(observed));
+    for (table, values) in &observed.versions {
+        versions.add(table, values, &names, catalogue, true)?;
+    }
+    if versions.revisions.is_empty() {
+        return Err(not_mlflow(observed, &names, &versions.unknown, catalogue));
+    }
+    versions.revisions.sort_by_key(|(r, _)| r.line);
+    let mut tables = Vec::new();
+    for (revision, version_table) in &versions.revisions {
+        tables.extend(revision.tables.iter().map(|t| own_name(revision, t, version_table)));
+    }
+    let Versions { revisions, several, unknown, .. } = versions;
+    let fits_later = revisions
+        .iter()
+        .filter(|(own, _)| !fits(own, observed, catalogue))
+        .flat_map(|(own, _)| catalogue.history(own.line).skip_while(|r| r.id != own.id).skip(1))
+        .filter(|later| fits(later, observed, catalogue))
+        .collect();
+    Ok(Claim { revisions, tables, several, unknown, fits_later })
+}
+
+/// Whether the tables of a line, and their columns, are those of the revision.
+fn fits(revision: &Revision, observed: &Observed, catalogue: &Catalogue) -> bool {
+    let known = catalogue.table_names(revision.line);
+    observed.tables.iter().filter(|t| known.contains(t.name.as_str())).all(|t| {
+        revision.table(&t.name).is_some_and(|own| {
+            let columns: BTreeSet<&str> = t.columns.iter().map(|c| c.name.as_str()).collect();
+            columns == own.columns.iter().map(|c| c.name.as_str()).collect()
+        })
+    }) && revision
+        .tables
+        .iter()
+        .all(|own| !known.contains(own.name.as_str()) || observed.tables.iter().any(|t| t.name == own.name))
+}
+
+fn names(observed: &Observed) -> BTreeSet<&str> {
+    observed.tables.iter().map(|t| t.name.as_str()).collect()
+}
+
+/// What the version tables of a store say.
+#[derive(Default)]
+struct Versions {
+    revisions: Vec<(&'static Revision, String)>,
+    foreign_versions: Vec<(String, String)>,
+    several: Vec<(String, Vec<String>)>,
+    unknown: Vec<String>,
+}
+
+impl Versions {
+    /// Takes in one version table. `lenient`: of several revisions the newest is taken whose tables are there.
+    fn add(
+        &mut self,
+        table: &str,
+        values: &[String],
+        names: &BTreeSet<&str>,
+        catalogue: &'static Catalogue,
+        lenient: bool,
+    ) -> Outcome<()> {
+        let optuna = names.contains("version_info") && names.contains("trials");
+        let mut found: Vec<&'static Revision> =
+            values.iter().filter_map(|value| revision_of(table, value, names, catalogue)).collect();
+        if found.len() > 1 && lenient {
+            self.several.push((table.to_owned(), values.to_vec()));
+            let age = |r: &&Revision| catalogue.history(r.line).position(|other| other.id == r.id);
+            found.sort_by_key(age);
+            let whole = |r: &&&'static Revision| r.tables.iter().all(|t| names.contains(t.name.as_str()));
+            let chosen = found.iter().rev().find(whole).or(found.first());
+            self.revisions.extend(chosen.map(|r| (*r, table.to_owned())));
+            return Ok(());
+        }
+        match found.as_slice() {
+            [] => self.unknown.extend(values.iter().cloned()),
+            // An auth database of old releases that was upgraded keeps its plain `alembic_version` beside the new one.
+            [one] if one.line == Line::Auth && table == "alembic_version" && names.contains("alembic_version_auth") => {
+            }
+            [one] => {
+                self.revisions.push((*one, table.to_owned()));
+                let others = values.iter().filter(|v| **v != one.id);
+                if optuna {
+                    self.foreign_versions.extend(others.map(|v| (table.to_owned(), v.clone())));
+                } else {
+                    self.unknown.extend(others.cloned());
+                }
+            }
+            _ => {
+                return Err(Failure::source(format!(
+                    "`{table}` names {} revisions ({}), and a sound MLflow database has one",
+                    values.len(),
+                    values.join(", ")
+                ))
+                .hint("an `mlflow db upgrade` was interrupted or two databases were merged: restore a backup"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The definition of a table under the name that it has in a store: the version table has had two.
+fn own_name(revision: &Revision, table: &Arc<TableDef>, version_table: &str) -> Arc<TableDef> {
+    if revision.version_tables.contains(&table.name) && table.name != version_table {
+        Arc::new(renamed(table, version_table))
+    } else {
+        table.clone()
+    }
 }
 
 /// What an archive says that it holds, as an identity: its revisions as the catalogue knows them, and its tables with

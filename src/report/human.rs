@@ -2,6 +2,7 @@
 
 use anstyle::{AnsiColor, Style};
 
+use super::doctor;
 use super::table::{bytes, grouped, seconds, table};
 use super::{Result, init_view};
 use crate::config::Setting;
@@ -18,8 +19,8 @@ use crate::source::OpenStore;
 
 pub(super) const BOLD: Style = Style::new().bold();
 pub(super) const GOOD: Style = AnsiColor::Green.on_default().bold();
-const BAD: Style = AnsiColor::Red.on_default().bold();
-const CARE: Style = AnsiColor::Yellow.on_default().bold();
+pub(super) const BAD: Style = AnsiColor::Red.on_default().bold();
+pub(super) const CARE: Style = AnsiColor::Yellow.on_default().bold();
 
 pub(super) fn painted(style: Style, text: &str) -> String {
     format!("{style}{text}{style:#}")
@@ -36,6 +37,9 @@ pub(super) fn text(result: &Result<'_>) -> String {
         Result::Rehearsed(migrated) => rehearsed_text(migrated),
         Result::Compared(compared) => compared_text(compared),
         Result::Info(store, rows, bytes) => info_text(store, rows, bytes),
+        Result::Diagnosed(diagnosis) => doctor::diagnosis(diagnosis),
+        Result::Mending(diagnosis) => diagnosis.script(),
+        Result::Mended(mended) => doctor::mended(mended),
         Result::Settings(settings) => settings_text(settings),
         Result::Demo(shown) => demo_text(shown),
         Result::Init(plan) => init_view::text(plan),

@@ -8,6 +8,8 @@ use super::{Reporter, Result, init_view};
 use crate::TOOL;
 use crate::config::Setting;
 use crate::demo::Shown;
+use crate::doctor::Diagnosis;
+use crate::doctor::finding as doctor;
 use crate::domain::failure::Failure;
 use crate::engine::compare::{TableComparison, What};
 use crate::migrate::outcome::Migrated;
@@ -79,6 +81,17 @@ fn value(result: &Result<'_>) -> Value {
         }
         Result::Compared(compared) => compared_value(compared),
         Result::Info(store, rows, bytes) => info_value(store, rows, bytes),
+        Result::Diagnosed(diagnosis) => diagnosis_value(diagnosis),
+        Result::Mending(diagnosis) => {
+            let mut value = diagnosis_value(diagnosis);
+            merge(&mut value, json!({"script": diagnosis.script()}));
+            value
+        }
+        Result::Mended(mended) => {
+            let mut value = diagnosis_value(&mended.left);
+            merge(&mut value, json!({"mended": mended.mended.iter().map(doctors).collect::<Vec<_>>()}));
+            value
+        }
         Result::Settings(settings) => settings_value(settings),
         Result::Demo(shown) => demo_value(shown),
         Result::Init(plan) => init_view::value(plan),
@@ -253,6 +266,32 @@ fn info_value(store: &OpenStore, rows: &[(String, u64)], sizes: &[(String, u64)]
         "tables": tables,
         "foreign_tables": store.identity.foreign,
         "notes": store.notes,
+    })
+}
+
+fn diagnosis_value(diagnosis: &Diagnosis) -> Value {
+    let revisions: Vec<Value> = diagnosis
+        .revisions
+        .iter()
+        .map(|r| json!({"line": r.line.word(), "revision": r.id, "releases": r.releases}))
+        .collect();
+    json!({
+        "address": diagnosis.address,
+        "engine": diagnosis.engine,
+        "version": diagnosis.version,
+        "revision": diagnosis.revisions.first().map(|r| &r.id),
+        "revisions": revisions,
+        "errors": diagnosis.count(doctor::Severity::Error),
+        "warnings": diagnosis.count(doctor::Severity::Warning),
+        "notes": diagnosis.count(doctor::Severity::Note),
+        "findings": diagnosis.findings.iter().map(doctors).collect::<Vec<_>>(),
+    })
+}
+
+fn doctors(finding: &doctor::Finding) -> Value {
+    json!({
+        "severity": finding.severity.word(), "id": finding.id, "object": finding.object, "what": finding.what,
+        "breaks": finding.breaks, "fixable": finding.fixable(), "sql": finding.sql(), "cannot": finding.cannot,
     })
 }
 

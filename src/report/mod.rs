@@ -1,5 +1,6 @@
 //! The only room that prints. The result goes to stdout, everything else to stderr.
 
+mod doctor;
 mod exit;
 mod human;
 mod init_view;
@@ -12,6 +13,7 @@ use std::io::{IsTerminal, Write};
 
 use crate::config::Setting;
 use crate::demo::Shown;
+use crate::doctor::{Diagnosis, Mended};
 use crate::domain::failure::Failure;
 use crate::engine::event::Events;
 use crate::migrate::outcome::Migrated;
@@ -58,6 +60,12 @@ pub enum Result<'a> {
     Compared(&'a Compared),
     /// A database, its tables with their rows, and with their bytes.
     Info(&'a OpenStore, &'a [(String, u64)], &'a [(String, u64)]),
+    /// What the doctor found.
+    Diagnosed(&'a Diagnosis),
+    /// The SQL that would mend it.
+    Mending(&'a Diagnosis),
+    /// What was mended, and what is left.
+    Mended(&'a Mended),
     /// Settings.
     Settings(&'a [Setting]),
     /// A demonstration.

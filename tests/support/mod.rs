@@ -176,9 +176,14 @@ impl Server {
 
     /// A new, empty database of that name.
     pub(crate) fn database(&self, name: &str) -> Database {
+        self.database_like(name, "template1")
+    }
+
+    /// A new database of that name, with all that is in another that nobody is connected to.
+    pub(crate) fn database_like(&self, name: &str, template: &str) -> Database {
         let mut client = connect(&self.address);
         client.batch_execute(&format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", quote(name))).unwrap();
-        client.batch_execute(&format!("CREATE DATABASE {}", quote(name))).unwrap();
+        client.batch_execute(&format!("CREATE DATABASE {} TEMPLATE {}", quote(name), quote(template))).unwrap();
         let mut address = self.address.clone();
         address.database = Some(name.to_owned());
         Database { address, programs: self.programs.clone() }

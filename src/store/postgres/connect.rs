@@ -102,12 +102,17 @@ impl Postgres {
     pub fn connect(&self) -> Outcome<Client> {
         self.cancel.check()?;
         let client = self.connect_steady()?;
+        self.cancel_with(&client);
+        Ok(client)
+    }
+
+    /// From here on an interruption cancels the statement that runs on this connection.
+    pub fn cancel_with(&self, client: &Client) {
         let token = client.cancel_token();
         let tls = self.tls.clone();
         self.cancel.on_cancel(move || {
             let _ = token.cancel_query(tls.clone());
         });
-        Ok(client)
     }
 
     /// As [`Postgres::connect`], but an interruption cancels nothing on it: for the session that cleans up.

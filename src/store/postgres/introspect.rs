@@ -66,7 +66,7 @@ pub fn observe(client: &mut impl GenericClient, schema: &str) -> Result<Observed
 ///
 /// # Errors
 /// The database failed.
-pub fn current_schema(client: &mut Client) -> Result<Option<String>, postgres::Error> {
+pub fn current_schema(client: &mut impl GenericClient) -> Result<Option<String>, postgres::Error> {
     client.query_one("SELECT current_schema()::text", &[])?.try_get(0)
 }
 

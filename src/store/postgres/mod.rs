@@ -3,11 +3,14 @@
 
 mod certificate;
 pub mod connect;
+pub mod examine;
 pub mod introspect;
+pub mod mend;
 mod parameters;
 mod password;
 pub mod private;
 pub mod provision;
+pub mod rows;
 pub mod source;
 pub mod stage;
 pub mod target;

@@ -1,5 +1,6 @@
 //! SQLite: a private snapshot of the operator's file, what is in it, its rows, and a new file as a sink.
 
+pub mod examine;
 pub mod introspect;
 pub mod quarantine;
 pub mod rules;
