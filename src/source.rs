@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use crate::archive::reader::ArchiveSource;
 use crate::archive::{layout, stored};
-
 use crate::domain::address::{StoreAddress, shown};
 use crate::domain::catalogue::Catalogue;
 use crate::domain::cell::Batch;
@@ -16,8 +15,7 @@ use crate::domain::failure::{Failure, Outcome};
 use crate::domain::identity::{self, Identity, Observed};
 use crate::domain::table::Shape;
 use crate::engine::cancel::Cancel;
-use crate::engine::event::Event;
-use crate::engine::event::Events;
+use crate::engine::event::{Event, Events};
 use crate::engine::{Part, RowSource};
 use crate::store::postgres::connect::Postgres;
 use crate::store::postgres::source::PgSource;
@@ -29,7 +27,7 @@ use crate::store::{postgres, sqlite};
 pub struct OpenStore {
     /// Its address, masked.
     pub address: String,
-    /// `SQLite` or `PostgreSQL`.
+    /// `SQLite`, `PostgreSQL` or `archive`.
     pub engine: &'static str,
     /// The engine's version.
     pub version: String,
@@ -80,9 +78,12 @@ impl OpenStore {
             }
         }
     }
-}
 
-impl OpenStore {
+    /// Those of the shapes that are not MLflow's.
+    pub fn foreign(&self, shapes: &[Shape]) -> Vec<Shape> {
+        shapes.iter().filter(|s| !self.identity.tables.iter().any(|t| t.name == s.name)).cloned().collect()
+    }
+
     /// Is the database sound? SQLite's `quick_check`; PostgreSQL checks its own pages.
     ///
     /// # Errors

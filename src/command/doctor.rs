@@ -1,6 +1,6 @@
 //! `mlops db doctor`.
 
-use super::{Context, Ended, db, migrate};
+use super::{Context, Ended, db, journal};
 use crate::cli::db::Doctor;
 use crate::doctor::{self, Diagnosis};
 use crate::domain::address::StoreAddress;
@@ -57,7 +57,8 @@ fn fix(context: &Context, postgres: &Postgres) -> Result<u8, Ended> {
     let statements = diagnosis.statements().len();
     let what = format!("{count} findings in {} are mended by {statements} SQL statements", diagnosis.address);
     let confirmed = context.consent().to(&what)?;
-    let (journal, warnings) = migrate::begin_journal(context, &diagnosis.address)?;
+    let (journal, warnings) =
+        journal::begin(context, &diagnosis.address, "it changed all that it was to change, or nothing")?;
     postgres.cancel_with(&client);
     match doctor::fix(&mut client, &diagnosis, &context.cancel, &confirmed) {
         Ok(mended) => {

@@ -1,13 +1,12 @@
 //! `mlops db init`.
 
-use super::{Context, Ended};
+use super::{Context, Ended, journal};
 use crate::cli::db::Init;
 use crate::domain::address::{PgAddress, StoreAddress};
 use crate::domain::catalogue::Catalogue;
 use crate::domain::failure::{Failure, Kind, Outcome};
 use crate::report::{self, Result as Report};
-use crate::state::{self, Journal};
-use crate::store::postgres::provision::{self, Plan, Wanted};
+use crate::store::postgres::provision::{self, Wanted};
 
 pub(super) fn run(context: &Context, arguments: Init) -> Result<u8, Ended> {
     let wanted = wanted(context, &arguments)?;
@@ -25,7 +24,9 @@ pub(super) fn run(context: &Context, arguments: Init) -> Result<u8, Ended> {
         return context.finish(&Report::Init(&prepared.plan), 0, &[]);
     }
     let confirmed = prepared.plan.changes().map(|what| context.consent().to(&what)).transpose()?;
-    let (journal, warnings) = journal(context, &prepared.plan)?;
+    let plan = &prepared.plan;
+    let changed = format!("role {} and database {} of {}", plan.role, plan.database, plan.server);
+    let (journal, warnings) = journal::begin(context, &changed, "what it did not come to is made now")?;
     match prepared.carry_out(confirmed.as_ref()) {
         Ok(plan) => {
             journal.close("done");
@@ -66,25 +67,4 @@ fn administrator(context: &Context, url: &str) -> Outcome<PgAddress> {
             "an administrator's, such as postgresql://postgres@host/postgres; SQLite needs no role and no database",
         )),
     }
-}
-
-/// Begins the journal, and closes those of earlier runs for the same: this one goes on from where they ended.
-fn journal(context: &Context, plan: &Plan) -> Outcome<(Journal, Vec<String>)> {
-    let state_dir = context.settings.state_dir()?;
-    let target = format!("role {} and database {} of {}", plan.role, plan.database, plan.server);
-    let mut warnings = Vec::new();
-    for run in state::unfinished(&state_dir) {
-        let same = run.target == target;
-        let end = if same { "what it did not come to is made now" } else { "it is left as it is" };
-        warnings.push(format!(
-            "the run {} of {} ({}: {}) did not finish; {end}",
-            run.id, run.started, run.command, run.target
-        ));
-        if same {
-            let _ = run.close(&format!("superseded by {}", context.id));
-        }
-    }
-    let (journal, warning) = Journal::begin(&state_dir, &context.id, context.reporter.command, &target);
-    warnings.extend(warning);
-    Ok((journal, warnings))
 }

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::Path;
 use std::time::Instant;
 
-use super::{Context, Ended};
+use super::{Context, Ended, journal};
 use crate::archive::layout::Compression;
 use crate::cli::migrate::{self as cli, Amendments, BadRows, Export, Import, Misfits, SqliteToPg, Verify};
 use crate::domain::address::{PgAddress, StoreAddress, shown};
@@ -16,7 +16,6 @@ use crate::migrate::policy::Policies;
 use crate::migrate::{plan, verify};
 use crate::newfile::folder_of;
 use crate::report::{self, Result as Report};
-use crate::state::{self, Journal};
 use crate::store::postgres::private::PrivateCluster;
 
 pub(super) fn sqlite_to_pg(context: &Context, arguments: SqliteToPg) -> Result<u8, Ended> {
@@ -138,7 +137,7 @@ fn carry_out(
     }
     prepared.fits()?;
     let confirmed = consent(&prepared.plan, &context.consent())?;
-    let (journal, mut warnings) = begin_journal(context, &prepared.plan.target.address)?;
+    let (journal, mut warnings) = journal::begin(context, &prepared.plan.target.address, "what it left is removed")?;
     match execute(prepared, confirmed.as_ref(), begun, &work) {
         Ok(mut migrated) => {
             journal.close("done");
@@ -195,29 +194,6 @@ fn unique(mut tables: Vec<String>) -> Vec<String> {
     tables.sort();
     tables.dedup();
     tables
-}
-
-/// Begins the journal of a run and tells of runs on the same target that did not finish.
-pub(super) fn begin_journal(context: &Context, target: &str) -> Outcome<(Journal, Vec<String>)> {
-    let state_dir = context.settings.state_dir()?;
-    let mut warnings = Vec::new();
-    for run in state::unfinished(&state_dir) {
-        if run.target == target {
-            warnings.push(format!(
-                "the run {} of {} ({}) did not finish; what it left is removed",
-                run.id, run.started, run.command
-            ));
-            let _ = run.close(&format!("superseded by {}", context.id));
-        } else {
-            warnings.push(format!(
-                "the run {} of {} ({} to {}) did not finish",
-                run.id, run.started, run.command, run.target
-            ));
-        }
-    }
-    let (journal, warning) = Journal::begin(&state_dir, &context.id, context.reporter.command, target);
-    warnings.extend(warning);
-    Ok((journal, warnings))
 }
 
 /// The certificate is written at the end, so whether it can be is found out before any work. It takes the place of an

@@ -7,6 +7,7 @@ mod doctor;
 mod generate;
 mod init;
 mod interrupt;
+mod journal;
 mod migrate;
 
 use clap::Parser;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::finding::{Finding, Severity};
 use super::keys;
-use crate::domain::catalogue::{Catalogue, ColumnDef, Line, Revision, Sequence, TableDef};
+use crate::domain::catalogue::{Catalogue, ColumnDef, Line, Revision, Sequence, TableDef, max_chars};
 use crate::domain::examination::{Column, Examination, Table};
 use crate::domain::expression::canonical;
 use crate::domain::identity::Claim;
@@ -234,10 +234,6 @@ fn compare_column(
     }
 }
 
-fn limit(kind: &str) -> Option<u32> {
-    kind.strip_prefix("character varying(")?.strip_suffix(')')?.parse().ok()
-}
-
 fn wrong_type(table: &TableDef, column: &ColumnDef, there: &Column, found: &Table, object: &str) -> Option<Finding> {
     let (want, have) = (column.postgres.as_str(), there.kind.as_str());
     if want == have {
@@ -246,7 +242,7 @@ fn wrong_type(table: &TableDef, column: &ColumnDef, there: &Column, found: &Tabl
     let what = format!("the type is {have}, and MLflow's is {want}");
     let narrow = |breaks| Finding::new(Error, "narrow-column", object).breaks(breaks);
     let wide = |breaks| Finding::new(Warning, "wrong-type", object).breaks(breaks);
-    let finding = match (limit(want), limit(have)) {
+    let finding = match (max_chars(want), max_chars(have)) {
         (Some(n), Some(m)) if m > n => {
             let finding = Finding::new(Note, "widened-column", object).what(what);
             return Some(finding.breaks("nothing, as long as no later upgrade narrows it"));

@@ -14,5 +14,6 @@ pub mod expression;
 pub mod failure;
 pub mod fit;
 pub mod identity;
+pub mod mention;
 pub mod step;
 pub mod table;

@@ -125,7 +125,7 @@ fn to_postgres(
     for stage in target::drop_abandoned(&mut main, work.cancel)? {
         warnings.push(format!("removed the stage {stage}, which an earlier run that did not finish had left"));
     }
-    let foreign = foreign(store, shapes);
+    let foreign = store.foreign(shapes);
     let tables = &store.identity.tables;
     let stage = Stage::create(postgres, main, &plan.id, tables, &foreign, work.jobs)?;
     let rows: Vec<u64> = plan.tables.iter().map(|(_, rows)| *rows).collect();
@@ -156,11 +156,6 @@ fn to_postgres(
     clock.lap("publishing");
     warnings.extend(outdated(store, &plan));
     Ok(migrated(plan, shapes, &sources, targets.as_deref(), clock, warnings))
-}
-
-/// The shapes that are not MLflow's.
-pub(super) fn foreign(store: &OpenStore, shapes: &[Shape]) -> Vec<Shape> {
-    shapes.iter().filter(|s| !store.identity.tables.iter().any(|t| t.name == s.name)).cloned().collect()
 }
 
 fn to_archive(
@@ -265,7 +260,7 @@ fn to_sqlite(
 ) -> Outcome<Migrated> {
     store.check(work.cancel)?;
     let tables = &store.identity.tables;
-    let sink = SqliteSink::create(path, tables, &foreign(store, shapes))?;
+    let sink = SqliteSink::create(path, tables, &store.foreign(shapes))?;
     let rows: Vec<u64> = plan.tables.iter().map(|(_, rows)| *rows).collect();
     work.events.event(Event::Phase { name: "copying rows", total: Some(plan.rows()), unit: "rows" });
     let sources = copy(store.source.as_ref(), &sink, shapes, &rows, work)?;

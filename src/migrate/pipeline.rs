@@ -96,11 +96,8 @@ impl Pipeline<'_> {
         let total = self.rows.iter().sum();
         self.work.events.event(Event::Phase { name, total: Some(total), unit: "rows" });
         for (index, (shape, rows)) in self.shapes.iter().zip(self.rows).enumerate() {
-            let parts = match rows {
-                0 => Vec::new(),
-                _ if self.work.jobs < THREADS_TO_SPLIT => self.store.source.key_parts(shape, 1)?,
-                rows => self.store.source.key_parts(shape, wanted_parts(*rows))?,
-            };
+            let wanted = if self.work.jobs < THREADS_TO_SPLIT { 1 } else { wanted_parts(*rows) };
+            let parts = if *rows == 0 { Vec::new() } else { self.store.source.key_parts(shape, wanted)? };
             let indexes = self.indexes(index, shape, *rows);
             state.push(Table { loads_left: parts.len(), indexes_left: indexes.len(), ..Table::default() });
             if parts.is_empty() {

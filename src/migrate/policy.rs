@@ -15,7 +15,6 @@ use crate::engine::Part;
 use crate::engine::amend::Amended;
 use crate::engine::copy::{Work, copy};
 use crate::engine::event::Event;
-use crate::migrate::execute::foreign;
 use crate::migrate::survey::{AddressForm, Finding, Overlong, Surveyor};
 use crate::newfile::NewFile;
 use crate::source::OpenStore;
@@ -60,6 +59,8 @@ pub struct Applied {
     pub addresses: BTreeMap<AddressForm, (u64, u64)>,
     /// Rows that are put aside.
     pub aside: Vec<Aside>,
+    /// What stays and names a row that is put aside, in words.
+    pub dangling: Vec<String>,
     /// The file that they are written to.
     pub quarantine: Option<PathBuf>,
     /// Whether the whole source was looked at.
@@ -149,8 +150,8 @@ pub(super) fn apply(
         let quarantine = quarantine.into_inner().unwrap_or_else(PoisonError::into_inner);
         // Whole rows, secrets included: for their owner alone.
         let mut file = NewFile::create(path, 0o600)?;
-        let ids = &amendments.experiment_ids;
-        applied.aside = put_aside(store, shapes, quarantine, &mut file, ids, &mut applied.taken, &mut notes)?;
+        put_aside(store, shapes, quarantine, &mut file, &mut applied)?;
+        notes.extend(applied.dangling.iter().cloned());
         applied.quarantine = Some(path.clone());
         aside = Some(file);
         findings.clear();
@@ -177,7 +178,7 @@ fn unpack(store: &mut OpenStore, shapes: &[Shape], work_dir: &Path, work: &Work<
     let rows = shapes.iter().map(|s| store.source.rows(s)).collect::<Outcome<Vec<u64>>>()?;
     work.events.event(Event::Phase { name: "unpacking the archive", total: Some(rows.iter().sum()), unit: "rows" });
     let file = folder.path().join(COPY);
-    let sink = SqliteSink::create_lenient(&file, &store.identity.tables, &foreign(store, shapes))?;
+    let sink = SqliteSink::create_lenient(&file, &store.identity.tables, &store.foreign(shapes))?;
     let digests = copy(store.source.as_ref(), &sink, shapes, &rows, work)?;
     store.prove(&digests)?;
     sink.finish_lenient(&store.identity.tables)?;
@@ -216,27 +217,25 @@ fn put_aside(
     shapes: &[Shape],
     quarantine: Quarantine,
     file: &mut NewFile,
-    ids: &ExperimentIds,
-    taken: &mut BTreeMap<String, i64>,
-    notes: &mut Vec<String>,
-) -> Outcome<Vec<Aside>> {
-    let Some(snapshot) = &store.snapshot else { return Ok(Vec::new()) };
+    applied: &mut Applied,
+) -> Outcome<()> {
+    let Some(snapshot) = &store.snapshot else { return Ok(()) };
     let before = shapes.iter().map(|s| store.source.rows(s)).sum::<Outcome<u64>>()?;
     // Connections that read the copy as a file that never changes must be gone before it does.
-    let renewed = || SqliteSource::new(snapshot.path(), snapshot.original().to_owned(), shapes.to_vec());
-    store.source = Arc::new(renewed());
+    store.source = Arc::new(SqliteSource::new(snapshot.path(), snapshot.original().to_owned(), shapes.to_vec()));
     quarantine.open_store()?;
     quarantine.follow(&store.identity.tables)?;
-    let aside = quarantine.marked()?;
-    notes.extend(quarantine.left_dangling(&store.identity.tables)?);
+    applied.aside = quarantine.marked()?;
+    applied.dangling = quarantine.left_dangling(&store.identity.tables)?;
+    let new = applied.experiment_ids.values().max().copied();
     for table in &store.identity.tables {
         for column in &table.columns {
             let Some(sequence) = &column.sequence else { continue };
             let most = if column.kind == Type::Int4 { i64::from(i32::MAX) } else { i64::MAX };
             let highest = quarantine.highest(&table.name, &column.name, most)?;
-            let new = ids.values().max().copied().filter(|_| column.name == "experiment_id");
+            let new = new.filter(|_| column.name == "experiment_id");
             if let Some(highest) = highest.into_iter().chain(new).max() {
-                taken.insert(sequence.name().to_owned(), highest);
+                applied.taken.insert(sequence.name().to_owned(), highest);
             }
         }
     }
@@ -247,11 +246,11 @@ fn put_aside(
     drop(out);
     quarantine.remove(shapes)?;
     let after = shapes.iter().map(|s| store.source.rows(s)).sum::<Outcome<u64>>()?;
-    let rows: u64 = aside.iter().map(|a| a.rows).sum();
+    let rows = applied.rows_aside();
     if after + rows != before {
         return Err(Failure::internal(format!("of {before} rows {after} would be copied and {rows} put aside")));
     }
-    Ok(aside)
+    Ok(())
 }
 
 /// Makes a column as wide as its longest value, rounded up.

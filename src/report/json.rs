@@ -157,6 +157,7 @@ fn applied(applied: &Applied) -> Value {
         "quarantine_file": applied.quarantine.as_ref().map(|f| f.display().to_string()),
         "quarantined": aside.collect::<Vec<_>>(),
         "quarantined_rows": applied.rows_aside(),
+        "dangling": applied.dangling,
     })
 }
 

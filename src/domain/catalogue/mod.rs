@@ -218,8 +218,13 @@ impl TableDef {
 impl ColumnDef {
     /// The `n` of `character varying(n)`.
     pub fn max_chars(&self) -> Option<u32> {
-        self.postgres.strip_prefix("character varying(")?.strip_suffix(')')?.parse().ok()
+        max_chars(&self.postgres)
     }
+}
+
+/// The `n` of `character varying(n)`, as PostgreSQL's `format_type` writes it.
+pub fn max_chars(format_type: &str) -> Option<u32> {
+    format_type.strip_prefix("character varying(")?.strip_suffix(')')?.parse().ok()
 }
 
 /// All revisions of both lines.

@@ -8,7 +8,7 @@ enum Effect {
     /// It means here what it means to libpq.
     Served,
     /// It may stand there and changes nothing, for this reason.
-    Without(#[allow(dead_code, reason = "the reason is for the reader")] &'static str),
+    Without(&'static str),
     /// These values ask for what is done anyway; any other is refused, for this reason.
     Only(&'static [&'static str], &'static str),
 }
@@ -93,7 +93,8 @@ const PARAMETERS: &[(&str, Effect)] = &[
 pub(super) fn check(address: &PgAddress) -> Outcome<()> {
     for (key, value) in &address.parameters {
         match PARAMETERS.iter().find(|(name, _)| name == key) {
-            Some((_, Served | Without(_))) => {}
+            Some((_, Served)) => {}
+            Some((_, Without(why))) => tracing::info!(parameter = %key, %why, "has no effect here"),
             Some((_, Only(values, _))) if values.contains(&value.as_str()) || value.is_empty() => {}
             Some((_, Only(_, why))) => {
                 return Err(Failure::configuration(format!("the parameter `{key}` is not served: {why}"))

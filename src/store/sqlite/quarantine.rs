@@ -17,6 +17,7 @@ use super::snapshot::Snapshot;
 use crate::domain::catalogue::TableDef;
 use crate::domain::ddl::{literal, quote};
 use crate::domain::failure::{Failure, Outcome};
+use crate::domain::mention::{MENTIONS, Mention};
 use crate::domain::table::Shape;
 
 /// The marks of rows that are put aside, in a database of their own beside the private copy.
@@ -37,81 +38,21 @@ pub struct Aside {
     pub rows: u64,
 }
 
-/// A reference that no foreign key stands for.
-struct Mention {
-    table: &'static str,
-    column: &'static str,
-    parent: &'static str,
-    key: &'static str,
-    /// Another column of the row, and what it says where the row refers to such a parent.
-    when: Option<(&'static str, &'static str)>,
-    /// Whether the row means nothing without its parent; else it stays, and is told.
-    follows: bool,
-}
-
-const fn link(table: &'static str, column: &'static str, parent: &'static str, key: &'static str) -> Mention {
-    Mention { table, column, parent, key, when: None, follows: true }
-}
-
-const fn told(table: &'static str, column: &'static str, parent: &'static str, key: &'static str) -> Mention {
-    Mention { table, column, parent, key, when: None, follows: false }
-}
-
-/// Ids of runs, datasets, models and traces are unique among all of them, so a link's kind need not be asked for.
-/// (MLflow: store/tracking/dbmodels/models.py, SqlInput and SqlEntityAssociation.)
-const MENTIONS: &[Mention] = &[
-    link("inputs", "source_id", "datasets", "dataset_uuid"),
-    link("inputs", "source_id", "runs", "run_uuid"),
-    link("inputs", "source_id", "logged_models", "model_id"),
-    link("inputs", "destination_id", "runs", "run_uuid"),
-    link("inputs", "destination_id", "logged_models", "model_id"),
-    link("input_tags", "input_uuid", "inputs", "input_uuid"),
-    link("entity_associations", "source_id", "evaluation_datasets", "dataset_id"),
-    link("entity_associations", "source_id", "runs", "run_uuid"),
-    link("entity_associations", "source_id", "trace_info", "request_id"),
-    link("entity_associations", "destination_id", "runs", "run_uuid"),
-    link("entity_associations", "destination_id", "trace_info", "request_id"),
-    Mention {
-        table: "entity_associations",
-        column: "destination_id",
-        parent: "experiments",
-        key: "experiment_id",
-        when: Some(("destination_type", "experiment")),
-        follows: true,
-    },
-    told("model_versions", "run_id", "runs", "run_uuid"),
-    told("logged_models", "source_run_id", "runs", "run_uuid"),
-    told("logged_model_metrics", "run_id", "runs", "run_uuid"),
-    told("assessments", "experiment_id", "experiments", "experiment_id"),
-];
-
-impl Mention {
-    /// SQL that is true of rows `t` that refer to a marked row.
-    fn of_marked(&self) -> String {
-        let when =
-            self.when.map_or(String::new(), |(column, value)| format!("t.{} = {} AND ", quote(column), literal(value)));
-        format!(
-            "{when}CAST(t.{} AS TEXT) IN (SELECT CAST(p.{} AS TEXT) FROM {MARKS} m JOIN {} p ON p.rowid = m.id
-             WHERE m.tbl = {})",
-            quote(self.column),
-            quote(self.key),
-            quote(self.parent),
-            literal(self.parent)
-        )
-    }
-
-    /// Whether the store's revision has both ends.
-    fn is_in(&self, tables: &[Arc<TableDef>]) -> bool {
-        let has = |table: &str, column: &str| {
-            tables.iter().any(|t| t.name == table && t.columns.iter().any(|c| c.name == column))
-        };
-        has(self.table, self.column)
-            && has(self.parent, self.key)
-            && self.when.is_none_or(|(column, _)| has(self.table, column))
-    }
-}
-
 const MARKS: &str = "mlops_quarantine";
+/// SQL that is true of rows `t` that refer to a marked row.
+fn of_marked(mention: &Mention) -> String {
+    let when =
+        mention.when.map_or(String::new(), |(column, value)| format!("t.{} = {} AND ", quote(column), literal(value)));
+    format!(
+        "{when}CAST(t.{} AS TEXT) IN (SELECT CAST(p.{} AS TEXT) FROM {MARKS} m JOIN {} p ON p.rowid = m.id
+         WHERE m.tbl = {})",
+        quote(mention.column),
+        quote(mention.key),
+        quote(mention.parent),
+        literal(mention.parent)
+    )
+}
+
 /// A chain of references is no longer than there are tables; a circle would be a defect of the catalogue.
 const MOST_ROUNDS: usize = 100;
 
@@ -179,7 +120,7 @@ impl Quarantine {
             }
             for mention in MENTIONS.iter().filter(|m| m.follows && m.is_in(tables)) {
                 let what = format!("refers to a row of `{}` that was put aside", mention.parent);
-                marked += self.mark_rows(mention.table, &what, &mention.of_marked())?;
+                marked += self.mark_rows(mention.table, &what, &of_marked(mention))?;
             }
             if marked == 0 {
                 return Ok(());
@@ -208,7 +149,7 @@ impl Quarantine {
             let sql = format!(
                 "SELECT count(*) FROM {} t WHERE {} AND t.rowid NOT IN (SELECT id FROM {MARKS} WHERE tbl = ?1)",
                 quote(mention.table),
-                mention.of_marked()
+                of_marked(mention)
             );
             let rows: i64 =
                 self.connection.query_row(&sql, [mention.table], |row| row.get(0)).of_source(&self.original)?;

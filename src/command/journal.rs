@@ -1,0 +1,24 @@
+//! The journal of a run, and what is told of earlier runs that did not finish.
+
+use super::Context;
+use crate::domain::failure::Outcome;
+use crate::state::{self, Journal};
+
+/// Begins the journal of a run on `target` and tells of runs that did not finish. Those on the same target end with
+/// this one; `superseded` says what that means for what they began.
+pub(super) fn begin(context: &Context, target: &str, superseded: &str) -> Outcome<(Journal, Vec<String>)> {
+    let state_dir = context.settings.state_dir()?;
+    let mut warnings = Vec::new();
+    for run in state::unfinished(&state_dir) {
+        let what = format!("the run {} of {} ({} on {}) did not finish", run.id, run.started, run.command, run.target);
+        if run.target == target {
+            warnings.push(format!("{what}; {superseded}"));
+            let _ = run.close(&format!("superseded by {}", context.id));
+        } else {
+            warnings.push(what);
+        }
+    }
+    let (journal, warning) = Journal::begin(&state_dir, &context.id, context.reporter.command, target);
+    warnings.extend(warning);
+    Ok((journal, warnings))
+}
