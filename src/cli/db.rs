@@ -16,7 +16,8 @@ pub(crate) enum Db {
     /// shown. An interrupted run is completed by the next one.
     ///
     /// The password comes from an environment variable or a file. Only its SCRAM-SHA-256 verifier is sent, so it stands
-    /// in no log of the server's. It works the same on TimescaleDB, where MLflow's tables stay ordinary tables.
+    /// in no log of the server's. Nothing of it is special to TimescaleDB, where MLflow's tables stay ordinary tables; it was
+    /// not tested there.
     ///
     /// MLflow's server makes its tables by itself when it starts on the new database; --schema makes them before that, at
     /// the release you name, as that release makes them.

@@ -36,10 +36,10 @@ pub(crate) struct Cli {
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
-    /// Move a store to another database, or compare two stores
+    /// Move a store to another database or into an archive and back, or compare two stores
     #[command(subcommand)]
     Migrate(migrate::Migrate),
-    /// Look at a backend database, and mend it
+    /// Look at a backend database, mend it, or make a new one
     #[command(subcommand)]
     Db(db::Db),
     /// Make a sample MLflow store and migrate it, to see what this tool does

@@ -26,7 +26,7 @@ pub fn script(wanted: &Wanted) -> String {
 -- An administrator runs it (a superuser, or a role with CREATEROLE and CREATEDB):
 --   psql -X -f init.sql "postgresql://postgres@HOST/postgres"
 -- It makes what is missing and leaves what is there; `mlops db init --dry-run URL` tells what is there with other
--- properties. It is the same on TimescaleDB: MLflow's tables stay ordinary tables.
+-- properties. On TimescaleDB MLflow's tables stay ordinary tables (not tested there).
 \set ON_ERROR_STOP on
 \encoding UTF8
 SET standard_conforming_strings = on;
