@@ -14,6 +14,7 @@
 //! | [`domain`] | pure: MLflow's schema by revision, values, digests, what a store is |
 //! | [`engine`] | copy and compare over any source and sink; cancelling; events |
 //! | [`store`] | SQLite and PostgreSQL as sources and sinks |
+//! | [`tls`] | certificates and keys out of PEM files |
 //! | [`archive`] | the archive format, both directions |
 //! | [`newfile`] | a file that gets its name when it is whole |
 //! | [`source`] | opening any of them for reading: what it is, and its rows |
@@ -45,3 +46,4 @@ pub mod report;
 pub mod source;
 pub mod state;
 pub mod store;
+pub mod tls;

@@ -29,6 +29,34 @@ impl NewFile {
         if target.symlink_metadata().is_ok() {
             return Err(taken(target));
         }
+        NewFile::begin(target, mode)
+    }
+
+    /// Begins a file that is to become `target`, in the place of an older one if there is one. Nobody else can read it
+    /// until [`NewFile::replace`].
+    ///
+    /// # Errors
+    /// Target: it is a folder or a device, or the folder around it cannot be written to.
+    pub fn replacing(target: &Path) -> Outcome<NewFile> {
+        match fs::metadata(target) {
+            Ok(there) if there.is_dir() => {
+                Err(Failure::target(format!("{} is a folder", shown(target))).hint("name a file in it"))
+            }
+            // A device or a pipe must not become a file: `/dev/null` is needed by everybody.
+            Ok(there) if !there.is_file() => {
+                Err(Failure::target(format!("{} is not a file, and is not replaced by one", shown(target)))
+                    .hint("name a file"))
+            }
+            // A link stays a link: what it leads to is replaced.
+            Ok(_) => {
+                let real = fs::canonicalize(target).unwrap_or_else(|_| target.to_owned());
+                NewFile::begin(&real, 0o600)
+            }
+            Err(_) => NewFile::begin(target, 0o600),
+        }
+    }
+
+    fn begin(target: &Path, mode: u32) -> Outcome<NewFile> {
         let folder = folder_of(target);
         remove_abandoned(&folder);
         let make = || -> io::Result<(File, tempfile::TempPath)> {
@@ -60,6 +88,19 @@ impl NewFile {
     /// What it is to be called.
     pub fn target(&self) -> &Path {
         &self.target
+    }
+
+    /// Gives it its name and exactly these permissions, after it has reached the disk. An older file of that name is
+    /// gone from then on, never before.
+    ///
+    /// # Errors
+    /// Target: the disk failed.
+    pub fn replace(self, mode: u32) -> Outcome<()> {
+        let failed = |e: io::Error| Failure::target(format!("{}: {e}", shown(&self.target)));
+        self.file.set_permissions(Permissions::from_mode(mode)).map_err(failed)?;
+        self.file.sync_all().map_err(failed)?;
+        self.temporary.persist(&self.target).map_err(|e| failed(e.error))?;
+        File::open(folder_of(&self.target)).and_then(|f| f.sync_all()).map_err(failed)
     }
 
     /// Gives it its name, after it has reached the disk.

@@ -371,37 +371,6 @@ enum New {
     Text(String),
 }
 
-/// The form of an artifact's address, for a plan that says what there is.
-pub fn address_form(address: &str) -> &'static str {
-    let scheme = address.split_once(':').map(|(scheme, _)| scheme).unwrap_or_default();
-    let drive = |text: &str| {
-        let mut bytes = text.bytes();
-        bytes.next().is_some_and(|b| b.is_ascii_alphabetic())
-            && bytes.next() == Some(b':')
-            && matches!(bytes.next(), Some(b'/' | b'\\'))
-    };
-    match scheme {
-        _ if address.is_empty() => "(empty)",
-        _ if drive(address) => "C:\\path",
-        "file" if address.strip_prefix("file:///").is_some_and(drive) => "file:///C:/path",
-        "file" if address.strip_prefix("file:").is_some_and(drive) => "file:C:/path",
-        "file" if address.starts_with("file:///") => "file:///path",
-        "file" if address.starts_with("file://") => "file://host/path",
-        "file" => "file:path",
-        "mlflow-artifacts" if address.starts_with("mlflow-artifacts://") => "mlflow-artifacts://host/path",
-        "mlflow-artifacts" => "mlflow-artifacts:/path",
-        "models" | "runs" | "run" => "by id (models:/, runs:/)",
-        "s3" | "gs" | "wasbs" | "abfss" | "hdfs" | "dbfs" | "ftp" | "sftp" | "http" | "https" => {
-            "object store or server"
-        }
-        _ if address.starts_with('/') => "/path",
-        _ if address.starts_with("./") || address.starts_with("../") => "./path",
-        _ if address == "dummy-source" || address == "REDACTED-SOURCE-PATH" => "placeholder",
-        _ if address.contains("://") => "other scheme",
-        _ => "path (relative)",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -506,24 +475,5 @@ mod tests {
         );
         assert_eq!(rows[1].iter().map(|c| text(*c)).collect::<Vec<_>>(), ["note", "/mnt/old/1", "Int(8)"]);
         assert_eq!(addresses, 1);
-    }
-
-    #[test]
-    fn forms_of_addresses() {
-        for (address, form) in [
-            ("/a", "/path"),
-            ("./a", "./path"),
-            ("mlruns/0", "path (relative)"),
-            ("file:C:/a", "file:C:/path"),
-            ("file:///C:/a", "file:///C:/path"),
-            ("C:\\a", "C:\\path"),
-            ("file:///a", "file:///path"),
-            ("mlflow-artifacts:/0", "mlflow-artifacts:/path"),
-            ("s3://b/0", "object store or server"),
-            ("models:/m-1", "by id (models:/, runs:/)"),
-            ("dummy-source", "placeholder"),
-        ] {
-            assert_eq!(address_form(address), form, "{address}");
-        }
     }
 }

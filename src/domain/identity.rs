@@ -187,6 +187,15 @@ fn fits(revision: &Revision, observed: &Observed, catalogue: &Catalogue) -> bool
         .all(|own| !known.contains(own.name.as_str()) || observed.tables.iter().any(|t| t.name == own.name))
 }
 
+/// Whether it looks like MLflow's and names a revision that is not known here: a newer release's.
+pub fn is_newer(observed: &Observed, catalogue: &'static Catalogue) -> bool {
+    let names = names(observed);
+    let values: Vec<(&String, &String)> =
+        observed.versions.iter().flat_map(|(table, values)| values.iter().map(move |v| (table, v))).collect();
+    let unknown = |(table, value): &(&String, &String)| revision_of(table, value, &names, catalogue).is_none();
+    looks_like_mlflow(&names) && !values.is_empty() && values.iter().all(unknown)
+}
+
 fn names(observed: &Observed) -> BTreeSet<&str> {
     observed.tables.iter().map(|t| t.name.as_str()).collect()
 }
@@ -334,7 +343,7 @@ fn revision_of(
 fn not_mlflow(observed: &Observed, names: &BTreeSet<&str>, unknown: &[String], catalogue: &Catalogue) -> Failure {
     let known = catalogue.table_names(Line::Tracking);
     let ours: Vec<&str> = names.iter().filter(|n| known.contains(**n)).copied().collect();
-    let looks_like_it = names.contains("experiments") && (names.contains("runs") || names.contains("metrics"));
+    let looks_like_it = looks_like_mlflow(names);
     match unknown.first() {
         Some(value) if looks_like_it => {
             let newest = catalogue.newest(Line::Tracking).map_or("", |r| r.id.as_str());
@@ -361,6 +370,10 @@ fn not_mlflow(observed: &Observed, names: &BTreeSet<&str>, unknown: &[String], c
                 .hint(NOT_MLFLOW)
         }
     }
+}
+
+fn looks_like_mlflow(names: &BTreeSet<&str>) -> bool {
+    names.contains("experiments") && (names.contains("runs") || names.contains("metrics"))
 }
 
 fn some_of(names: &[&str]) -> String {

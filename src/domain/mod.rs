@@ -2,8 +2,10 @@
 
 pub mod address;
 pub mod amend;
+pub mod artifact_address;
 pub mod catalogue;
 pub mod cell;
+pub mod condition;
 pub mod consent;
 pub mod copy_codec;
 pub mod copy_text;
@@ -13,7 +15,14 @@ pub mod examination;
 pub mod expression;
 pub mod failure;
 pub mod fit;
+pub mod glob;
+pub mod harmless;
+pub mod health;
 pub mod identity;
 pub mod mention;
+pub mod object_storage;
+pub mod server;
 pub mod step;
 pub mod table;
+pub mod tracking;
+pub mod trend;

@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
-use crate::domain::amend::{Amendments, Found, TableAmendments, address_form, address_places};
+use crate::domain::amend::{Amendments, Found, TableAmendments, address_places};
+use crate::domain::artifact_address;
 use crate::domain::cell::{Batch, Cell};
 use crate::domain::failure::{Failure, Outcome};
 use crate::domain::fit::{self, Misfit};
@@ -248,7 +249,7 @@ impl Part {
         let (Some(Cell::Text(span)), true) = (row.get(place.column), place.applies(batch, row)) else { return };
         let Some(column) = shape.columns.get(place.column) else { return };
         let text = String::from_utf8_lossy(batch.bytes(*span));
-        let form = if text.starts_with('{') { "in a JSON document" } else { address_form(&text) };
+        let form = if text.starts_with('{') { "in a JSON document" } else { artifact_address::form(&text) };
         let form = AddressForm { place: format!("{}.{}", shape.name, column.name), form };
         let count = self.addresses.entry(form).or_default();
         count.0 += 1;

@@ -1,8 +1,8 @@
 //! Folders for things that live as long as one run: private copies, private clusters. A run that was killed leaves
 //! its folder behind; the next run that makes one in the same place removes it.
 
-use std::fs::{self, File};
-use std::os::unix::fs::MetadataExt;
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use crate::domain::address::shown;
@@ -28,7 +28,7 @@ impl Scratch {
         let make = || -> std::io::Result<Scratch> {
             // Between making and locking it another run may take it for abandoned and remove it: then once more.
             for _ in 0..10 {
-                let folder = tempfile::Builder::new().prefix(prefix).tempdir_in(base)?;
+                let folder = tempfile::Builder::new().prefix(prefix).permissions(private()).tempdir_in(base)?;
                 let Ok(owner) = File::create(folder.path().join(MARKER)) else { continue };
                 if owner.try_lock().is_ok() && folder.path().join(MARKER).exists() {
                     return Ok(Scratch { folder, _owner: owner });
@@ -46,6 +46,11 @@ impl Scratch {
     pub fn path(&self) -> &Path {
         self.folder.path()
     }
+}
+
+/// What lies in it may be for the operator's eyes only, as the original was.
+fn private() -> Permissions {
+    Permissions::from_mode(0o700)
 }
 
 fn remove_abandoned(prefix: &str, base: &Path) {

@@ -21,15 +21,7 @@ use rustls::{
 use super::certificate;
 use crate::domain::address::{PgAddress, shown};
 use crate::domain::failure::{Failure, Outcome};
-
-/// Where systems keep the authorities that they trust, all in one file.
-const SYSTEM: &[&str] = &[
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/ssl/cert.pem",
-];
+use crate::tls;
 
 /// How connections of one address use TLS.
 pub(super) struct Tls {
@@ -131,7 +123,7 @@ fn chain(address: &PgAddress, mode: &str, provider: &Arc<CryptoProvider>) -> Out
         }
         None => return Ok(None),
     };
-    let authorities = certificates(&path)?;
+    let authorities = tls::certificates(&path)?;
     let mut store = RootCertStore::empty();
     let (_, unfit) = store.add_parsable_certificates(authorities.iter().cloned());
     let old = || authorities.iter().any(|a| certificate::parse(a).is_some_and(|c| certificate::is_old(&c)));
@@ -160,24 +152,17 @@ fn chain(address: &PgAddress, mode: &str, provider: &Arc<CryptoProvider>) -> Out
 }
 
 fn system_roots(address: &PgAddress) -> Outcome<PathBuf> {
-    let usual = || SYSTEM.iter().map(PathBuf::from).find(|p| p.exists());
-    address.system_roots.clone().or_else(usual).ok_or_else(|| {
+    tls::system_bundle(address.system_roots.as_deref()).ok_or_else(|| {
         Failure::configuration("sslrootcert=system: this system has no bundle of authorities where one is usual")
             .hint("install the package ca-certificates, or set SSL_CERT_FILE")
     })
-}
-
-fn certificates(path: &Path) -> Outcome<Vec<CertificateDer<'static>>> {
-    CertificateDer::pem_file_iter(path)
-        .and_then(Iterator::collect)
-        .map_err(|e| Failure::configuration(format!("the certificate {} cannot be read: {e}", shown(path))))
 }
 
 fn client_key(address: &PgAddress, cert: &Path, provider: &CryptoProvider) -> Outcome<CertifiedKey> {
     let key = address
         .parameter("sslkey")
         .ok_or_else(|| Failure::configuration(format!("sslcert {} has no sslkey to go with it", shown(cert))))?;
-    let chain = certificates(cert)?;
+    let chain = tls::certificates(cert)?;
     if chain.is_empty() {
         return Err(Failure::configuration(format!("sslcert {} holds no certificate", shown(cert))));
     }
@@ -208,12 +193,7 @@ fn private_key(path: &Path) -> Outcome<PrivateKeyDer<'static>> {
             .hint(format!("chmod 600 {} (0640 will do if root owns it)", shown(path))));
     }
     let bytes = fs::read(path).map_err(unread)?;
-    match PrivateKeyDer::from_pem_slice(&bytes) {
-        _ if String::from_utf8_lossy(&bytes).contains("ENCRYPTED") => Err(unfit("is encrypted, which is not read")
-            .hint(format!("openssl pkey -in {} -out NEW writes one without a passphrase", shown(path)))),
-        Ok(key) => Ok(key),
-        Err(e) => PrivateKeyDer::try_from(bytes).map_err(|_| unfit(&format!("cannot be read: {e}"))),
-    }
+    tls::private_key(bytes, path)
 }
 
 /// Authorities, and how a certificate is held against them.
