@@ -14,7 +14,9 @@
 //! | [`domain`] | pure: MLflow's schema by revision, values, digests, what a store is |
 //! | [`engine`] | copy and compare over any source and sink; cancelling; events |
 //! | [`store`] | SQLite and PostgreSQL as sources and sinks |
+//! | [`mlflow`] | a tracking server over REST: typed calls, credentials, paging, faults |
 //! | [`tls`] | certificates and keys out of PEM files |
+//! | [`artifact`] | where artifacts are: a folder, or S3 |
 //! | [`archive`] | the archive format, both directions |
 //! | [`newfile`] | a file that gets its name when it is whole |
 //! | [`source`] | opening any of them for reading: what it is, and its rows |
@@ -33,6 +35,7 @@
 pub const TOOL: &str = concat!("mlops ", env!("CARGO_PKG_VERSION"));
 
 pub mod archive;
+pub mod artifact;
 pub mod cli;
 pub mod command;
 pub mod config;
@@ -41,6 +44,7 @@ pub mod doctor;
 pub mod domain;
 pub mod engine;
 pub mod migrate;
+pub mod mlflow;
 pub mod newfile;
 pub mod report;
 pub mod source;

@@ -1,37 +1,57 @@
-//! The configuration file: TOML, with profiles.
+//! The configuration file: TOML, with profiles. What is not known, and what makes no sense, is told with its line.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use toml::{Table, Value};
+use toml::Spanned;
+use toml::de::{DeString, DeTable, DeValue};
 
+use super::sections::{self, Fault, Sections};
 use super::{Flags, KEYS, Origin};
 use crate::config::environment::Environment;
 use crate::domain::address::shown;
 use crate::domain::failure::{Failure, Outcome};
+use crate::domain::health::sound::nearest;
 
 /// A file that was read.
 pub(super) struct ConfigFile {
     pub(super) path: PathBuf,
-    profile: Option<(String, Table)>,
-    base: Table,
+    profile: Option<(String, Part)>,
+    base: Part,
+}
+
+/// The file's own keys and tables, or a profile's.
+#[derive(Default)]
+struct Part {
+    keys: BTreeMap<String, String>,
+    sections: Sections,
 }
 
 impl ConfigFile {
     /// The value of a key as text, the profile's before the file's own.
     pub(super) fn get(&self, key: &str) -> Option<(String, Origin)> {
-        if let Some((name, table)) = &self.profile
-            && let Some(value) = table.get(key)
+        if let Some((name, part)) = &self.profile
+            && let Some(value) = part.keys.get(key)
         {
-            return Some((text(value), Origin::File(self.path.clone(), Some(name.clone()))));
+            return Some((value.clone(), Origin::File(self.path.clone(), Some(name.clone()))));
         }
-        self.base.get(key).map(|value| (text(value), Origin::File(self.path.clone(), None)))
+        self.base.keys.get(key).map(|value| (value.clone(), Origin::File(self.path.clone(), None)))
     }
-}
 
-fn text(value: &Value) -> String {
-    match value {
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
+    /// The tables: one of the profile stands in the place of the file's of that name.
+    pub(super) fn sections(&self) -> Sections {
+        let base = self.base.sections.clone();
+        self.profile.as_ref().map_or(base.clone(), |(_, part)| base.replaced_by(part.sections.clone()))
+    }
+
+    /// What each table that counts holds, and where it stands.
+    pub(super) fn shown(&self) -> Vec<(&'static str, String, Origin)> {
+        let of_profile = |name: &str| {
+            let (profile, part) = self.profile.as_ref()?;
+            part.sections.shown().iter().any(|(n, _)| *n == name).then(|| profile.clone())
+        };
+        let origin = |name: &str| Origin::File(self.path.clone(), of_profile(name));
+        self.sections().shown().into_iter().map(|(name, text)| (name, text, origin(name))).collect()
     }
 }
 
@@ -67,25 +87,35 @@ pub(super) fn read(flags: &Flags, environment: &Environment) -> Outcome<Option<C
 }
 
 fn parse(path: PathBuf, text: &str, profile: Option<&str>) -> Outcome<ConfigFile> {
-    let mut base: Table = text.parse().map_err(|e: toml::de::Error| {
-        // The message shows the place, but also the line itself, which may hold a password: only the place is told.
-        let line = e.span().map_or(0, |s| text.get(..s.start).unwrap_or_default().lines().count().max(1));
-        Failure::configuration(format!("{} line {line}: {}", shown(&path), e.message()))
-    })?;
-    let profiles = match base.remove("profile") {
-        None => Table::new(),
-        Some(Value::Table(profiles)) => profiles,
-        Some(_) => return Err(Failure::configuration(format!("{}: `profile` is not a table", shown(&path)))),
+    // A message of the parser shows the line itself, which may hold a password: only its number is told.
+    let told = |at: Option<usize>, failure: Failure| {
+        let before = at.and_then(|at| text.get(..at)).unwrap_or_default();
+        let line = before.matches('\n').count() + 1;
+        Failure { message: format!("{} line {line}: {}", shown(&path), failure.message), ..failure }
     };
-    check_keys(&path, text, &base)?;
+    let document = DeTable::parse(text)
+        .map_err(|e| told(e.span().map(|s| s.start), Failure::configuration(e.message().to_owned())))?;
+    let mut base = Part::default();
     let mut chosen = None;
-    for (name, table) in profiles {
-        let Value::Table(table) = table else {
-            return Err(Failure::configuration(format!("{}: `profile.{name}` is not a table", shown(&path))));
-        };
-        check_keys(&path, text, &table)?;
-        if Some(name.as_str()) == profile {
-            chosen = Some((name, table));
+    for (key, value) in document.get_ref() {
+        if key.get_ref() != "profile" {
+            base.read(key, value).map_err(|f| told(f.at, f.failure))?;
+            continue;
+        }
+        let no_table =
+            |at: usize, name: &str| told(Some(at), Failure::configuration(format!("`{name}` is not a table")));
+        let DeValue::Table(profiles) = value.get_ref() else { return Err(no_table(key.span().start, "profile")) };
+        for (name, value) in profiles {
+            let DeValue::Table(table) = value.get_ref() else {
+                return Err(no_table(name.span().start, &format!("profile.{}", name.get_ref())));
+            };
+            let mut part = Part::default();
+            for (key, value) in table {
+                part.read(key, value).map_err(|f| told(f.at, f.failure))?;
+            }
+            if Some(name.get_ref().as_ref()) == profile {
+                chosen = Some((name.get_ref().to_string(), part));
+            }
         }
     }
     if let (Some(name), None) = (profile, &chosen) {
@@ -94,25 +124,30 @@ fn parse(path: PathBuf, text: &str, profile: Option<&str>) -> Outcome<ConfigFile
     Ok(ConfigFile { path, profile: chosen, base })
 }
 
-fn check_keys(path: &Path, text: &str, table: &Table) -> Outcome<()> {
-    for (key, value) in table {
-        let line = text
-            .lines()
-            .position(|l| l.trim_start().trim_start_matches('[').starts_with(key.as_str()))
-            .map_or(0, |n| n + 1);
-        if !KEYS.iter().any(|k| k.name == key) {
-            let nearest = KEYS
-                .iter()
-                .map(|k| k.name)
-                .max_by(|a, b| strsim::jaro_winkler(a, key).total_cmp(&strsim::jaro_winkler(b, key)));
-            return Err(Failure::configuration(format!("{} line {line}: unknown key `{key}`", shown(path)))
-                .hint(format!("did you mean `{}`?", nearest.unwrap_or_default())));
+impl Part {
+    fn read(&mut self, key: &Spanned<DeString<'_>>, value: &Spanned<DeValue<'_>>) -> Result<(), Fault> {
+        let (name, at) = (key.get_ref().as_ref(), Some(key.span().start));
+        if sections::NAMES.contains(&name) {
+            return self.sections.read(name, value);
         }
-        if !matches!(value, Value::String(_) | Value::Integer(_) | Value::Boolean(_)) {
-            return Err(Failure::configuration(format!("{} line {line}: `{key}` takes one plain value", shown(path))));
+        let keys = || KEYS.iter().map(|k| k.name);
+        if !keys().any(|known| known == name) {
+            let like = nearest(name, keys().chain(sections::NAMES.iter().copied())).unwrap_or_default();
+            let failure = Failure::configuration(format!("unknown key `{name}`"));
+            return Err(Fault { at, failure: failure.hint(format!("did you mean `{like}`?")) });
         }
+        let text = match value.get_ref() {
+            DeValue::String(text) => text.to_string(),
+            DeValue::Integer(number) => number.to_string(),
+            DeValue::Boolean(truth) => truth.to_string(),
+            _ => {
+                let failure = Failure::configuration(format!("`{name}` takes one plain value"));
+                return Err(Fault { at, failure });
+            }
+        };
+        self.keys.insert(name.to_owned(), text);
+        Ok(())
     }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -129,5 +164,78 @@ mod tests {
         assert_eq!(failure.message, "c.toml line 2: unknown key `work_dri`");
         assert_eq!(failure.hint.as_deref(), Some("did you mean `work_dir`?"));
         assert!(parse(PathBuf::from("c.toml"), text, Some("dev")).is_err());
+    }
+
+    fn fault(text: &str) -> (String, String) {
+        let failure = parse(PathBuf::from("c.toml"), text, None).err().expect(text);
+        assert_eq!(failure.kind, crate::domain::failure::Kind::Configuration);
+        (failure.message, failure.hint.unwrap_or_default())
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_told_with_its_line_and_what_is_near() {
+        let probe = "[[probe]]\nname = \"energy\"\ntcp = \"h:1\"\n";
+        let activity = "[[activity]]\nname = \"nightly\"\nexperiments = \"n-*\"\n";
+        let metric = "[[metric]]\nname = \"m\"\nexperiments = \"n-*\"\n";
+        for (text, line, says, near) in [
+            ("[helth.server.live]\nafter = 2\n", 1, "unknown key `helth`", "`health`"),
+            (
+                "[health.server.search-latncy]\nwarning = 1\n",
+                1,
+                "no check server.search-latncy",
+                "server.search-latency",
+            ),
+            ("[health.servr.live]\nafter = 2\n", 1, "no check servr.live", "server.live"),
+            ("[health.server.live]\n\nwarning = \"soon\"\n", 3, "`soon`", "48h"),
+            ("[health.server.live]\nwarning = true\n", 2, "an amount is", ""),
+            ("[health.server.version]\nwarning = 1\n", 1, "no number", "after"),
+            ("[health.server.live]\nwarnig = 1\n", 2, "unknown key `warnig`", "`warning`"),
+            (&format!("{activity}newest = {{ warning = \"24 hoors\" }}\n"), 4, "`24 hoors`", "48h"),
+            (&format!("{activity}newst = {{ warning = \"24h\" }}\n"), 4, "unknown key `newst`", "`newest`"),
+            (&format!("{activity}newest = {{ after = 2 }}\n"), 4, "beside `name`", ""),
+            (&format!("{activity}failed = {{ of = 0, warning = \"10%\" }}\n"), 4, "0 is not", ""),
+            (&format!("{activity}runs = {{ warning = 2 }}\n"), 4, "missing key `within`", ""),
+            (activity, 1, "expects nothing", "newest"),
+            ("\n[[activity]]\nexperiments = \"x\"\n", 2, "no `name`", ""),
+            ("[[activity]]\nname = \"No\"\n", 2, "`No` is not made of", ""),
+            (&format!("{metric}expect = [\"r2 > 0\",\n \"r2 >\"]\n"), 5, "at its end", "r2 >= 0.85"),
+            (&format!("{metric}expect = [\".r2 > 0\"]\n"), 4, "without a dot", ""),
+            (&format!("{metric}model = \"x\"\nexpect = [\"r2 > 0\"]\n"), 1, "one of `experiments` and `model`", ""),
+            (&format!("{metric}trend = {{ metric = \"r2\", runs = 3 }}\n"), 4, "3 is not", ""),
+            (&format!("{probe}url = \"http://h\"\n"), 3, "takes one of", ""),
+            (&format!("{probe}expect = [\"enrgy > 0\"]\n"), 4, "no probe enrgy", "`energy`"),
+            (&format!("{probe}value = \".a\"\n"), 4, "goes with url", ""),
+            (&format!("{probe}{probe}"), 5, "two [[probe]] called energy", ""),
+            ("[[probe]]\nname = \"x\"\n", 1, "looks at nothing", "url"),
+            ("[[probe]]\nname = \"x\"\nurl = \"hunter2\"\n", 3, "no address", ""),
+            ("[[probe]]\nname = \"x\"\ntcp = \"h\"\n", 3, "host:port", ""),
+            ("[notify]\npnig = \"http://x\"\n", 2, "unknown key `pnig`", "`ping`"),
+            ("[notify]\nwebhook = \"hunter2\"\n", 2, "no address", ""),
+            ("[tls]\nca_file = \"x\"\ninsecure = true\n", 3, "exclude", ""),
+            ("[s3]\nsecret_key = \"hunter2\"\n", 2, "unknown key `secret_key`", ""),
+            ("tls = 1\n", 1, "invalid type", ""),
+            ("[jobs]\nx = 1\n", 1, "one plain value", ""),
+            ("[profile.a]\njobs = 1\n[profile.a.health.server.live]\nwarning = \"x\"\n", 4, "`x`", ""),
+            ("jobs = 1\njobs = 2\n", 2, "duplicate key", ""),
+        ] {
+            let (message, hint) = fault(text);
+            assert!(message.starts_with(&format!("c.toml line {line}: ")) && message.contains(says), "{text}{message}");
+            assert!(hint.contains(near), "{text}{hint}");
+            assert!(!message.contains("hunter2"), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_profile_replaces_a_table_as_a_whole() {
+        let text = "[[probe]]\nname = \"a\"\ntcp = \"h:1\"\n[[probe]]\nname = \"b\"\ntcp = \"h:2\"\n\
+                    [notify]\nping = \"https://hunter2\"\n\
+                    [[profile.prod.probe]]\nname = \"c\"\ntcp = \"h:3\"\n";
+        let file = parse(PathBuf::from("c.toml"), text, Some("prod")).expect("sound");
+        let probes: Vec<String> = file.sections().probe.unwrap_or_default().into_iter().map(|p| p.name).collect();
+        assert_eq!(probes, ["c"]);
+        let shown: Vec<String> =
+            file.shown().into_iter().map(|(n, text, origin)| format!("{n}: {text} ({origin})")).collect();
+        assert_eq!(shown, ["probe: c (c.toml [profile.prod])", "notify: ping = *** (c.toml)"]);
+        assert!(!format!("{:?}", file.sections()).contains("hunter2"));
     }
 }

@@ -4,17 +4,28 @@
 
 pub mod environment;
 mod file;
+mod ini;
 mod passfile;
 pub mod pg;
+mod s3;
+mod sections;
 mod service;
+mod tracking;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use secrecy::SecretString;
 
+pub use sections::{Notify, Tls};
+
 use crate::config::environment::Environment;
+use crate::config::sections::Sections;
 use crate::domain::address::{StoreAddress, shown};
 use crate::domain::failure::{Failure, Outcome};
+use crate::domain::health::settings::HealthSettings;
+use crate::domain::object_storage::S3Access;
+use crate::domain::server::{Connection, Proxy, ServerAddress};
 
 /// A setting that exists: its key, the environment variables that set it in their order of precedence, and what it is.
 pub struct Key {
@@ -28,9 +39,17 @@ pub struct Key {
 
 /// All settings. `config.example.toml` shows each with its default, which a test holds.
 pub const KEYS: &[Key] = &[
+    Key { name: "tracking_uri", variables: &["MLOPS_TRACKING_URI", "MLFLOW_TRACKING_URI"], default: None },
+    Key { name: "workspace", variables: &["MLOPS_WORKSPACE", "MLFLOW_WORKSPACE"], default: None },
     Key {
         name: "backend_store_uri",
         variables: &["MLOPS_BACKEND_STORE_URI", "MLFLOW_BACKEND_STORE_URI"],
+        default: None,
+    },
+    Key { name: "auth_store_uri", variables: &["MLOPS_AUTH_STORE_URI"], default: None },
+    Key {
+        name: "artifact_root",
+        variables: &["MLOPS_ARTIFACT_ROOT", "MLFLOW_ARTIFACTS_DESTINATION", "MLFLOW_DEFAULT_ARTIFACT_ROOT"],
         default: None,
     },
     Key { name: "work_dir", variables: &["MLOPS_WORK_DIR", "TMPDIR"], default: Some("/tmp") },
@@ -92,6 +111,9 @@ pub struct Flags {
 /// The settings of this run.
 pub struct Settings {
     settings: Vec<Setting>,
+    sections: Sections,
+    /// What the tables of the file hold, for people.
+    tables: Vec<Setting>,
     environment: Environment,
     /// The configuration file that was read.
     pub file: Option<PathBuf>,
@@ -121,15 +143,31 @@ impl Settings {
                 Setting { key: key.name, value, origin }
             })
             .collect();
-        Ok(Settings { settings, environment, file: file.map(|f| f.path) })
+        let tables = file.iter().flat_map(|f| f.shown());
+        Ok(Settings {
+            settings,
+            sections: file.as_ref().map(|f| f.sections()).unwrap_or_default(),
+            tables: tables.map(|(key, value, origin)| Setting { key, value: Some(value), origin }).collect(),
+            environment,
+            file: file.map(|f| f.path),
+        })
     }
 
-    /// Every setting, for `config show`. Addresses are masked.
+    /// Every setting, for `config show`, then the tables of the file that are there. Addresses are masked.
     pub fn all(&self) -> Vec<Setting> {
         let mask = |setting: &Setting| {
             let mut setting = setting.clone();
-            if setting.key == "backend_store_uri" {
+            if setting.key == "backend_store_uri" || setting.key == "auth_store_uri" {
                 setting.value = setting.value.map(|v| match StoreAddress::parse(&v) {
+                    Ok(address) => address.to_string(),
+                    Err(_) => "*** (not an address that can be shown)".to_owned(),
+                });
+            }
+            if setting.key == "artifact_root" {
+                setting.value = setting.value.map(|v| without_password(&v));
+            }
+            if setting.key == "tracking_uri" {
+                setting.value = setting.value.map(|v| match ServerAddress::parse(&v) {
                     Ok(address) => address.to_string(),
                     Err(_) => "*** (not an address that can be shown)".to_owned(),
                 });
@@ -139,7 +177,7 @@ impl Settings {
             }
             setting
         };
-        self.settings.iter().map(mask).collect()
+        self.settings.iter().map(mask).chain(self.tables.iter().cloned()).collect()
     }
 
     fn get(&self, key: &str) -> Option<(&str, &Origin)> {
@@ -156,6 +194,99 @@ impl Settings {
             None => Ok(None),
             Some((text, origin)) => self.address(text).map(Some).map_err(|f| f.on(origin)),
         }
+    }
+
+    /// The tracking server and how to talk to it, where one is configured.
+    ///
+    /// # Errors
+    /// Usage: not a server's address. Configuration: credentials or TLS settings that mean nothing.
+    pub fn tracking(&self) -> Outcome<Option<Connection>> {
+        let Some((text, origin)) = self.get("tracking_uri") else { return Ok(None) };
+        let address = ServerAddress::parse(text).map_err(|f| f.on(origin))?;
+        let workspace = self.get("workspace").map(|(name, _)| name.to_owned());
+        let mut connection = tracking::complete(address, workspace, &self.environment)?;
+        if let Some(tls) = &self.sections.tls {
+            if connection.ca_file.is_none() && !connection.insecure {
+                connection.ca_file = tls.ca_file.clone();
+                connection.insecure = tls.insecure;
+            }
+            let own = || tls.client_certificate.clone();
+            connection.client_certificate = connection.client_certificate.or_else(own);
+        }
+        Ok(Some(connection))
+    }
+
+    /// What is expected of the stack's health. Amounts and conditions in it were found sound when the file was read.
+    ///
+    /// # Errors
+    /// Usage: the database of a probe is not an address. Configuration: what the environment says of PostgreSQL.
+    pub fn health(&self) -> Outcome<HealthSettings> {
+        let sections = self.sections.clone();
+        let mut health = HealthSettings {
+            limits: sections.health.unwrap_or_default(),
+            activities: sections.activity.unwrap_or_default(),
+            metrics: sections.metric.unwrap_or_default(),
+            probes: sections.probe.unwrap_or_default(),
+            registry: sections.registry.unwrap_or_default(),
+            databases: BTreeMap::new(),
+        };
+        for probe in &health.probes {
+            if let Some(database) = &probe.database {
+                let address = self.address(database).map_err(|f| f.on(format_args!("the probe {}", probe.name)))?;
+                health.databases.insert(probe.name.clone(), address);
+            }
+        }
+        Ok(health)
+    }
+
+    /// Who is told of the health.
+    pub fn notify(&self) -> Notify {
+        self.sections.notify.clone().unwrap_or_default()
+    }
+
+    /// The file's own word on certificates; [`Settings::tracking`] has it in it, below the environment's.
+    pub fn tls(&self) -> Tls {
+        self.sections.tls.clone().unwrap_or_default()
+    }
+
+    /// The name of this machine, for messages.
+    pub fn host(&self) -> String {
+        rustix::system::uname().nodename().to_string_lossy().into_owned()
+    }
+
+    /// The proxy on the way to addresses that are notified.
+    pub fn proxy(&self) -> Option<Proxy> {
+        tracking::proxy(true, &self.environment)
+    }
+
+    /// Where the system's own authorities stand, where the environment says so.
+    pub fn system_roots(&self) -> Option<PathBuf> {
+        self.environment.get("SSL_CERT_FILE").map(PathBuf::from)
+    }
+
+    /// Where the server's artifacts are, as it was configured.
+    pub fn artifact_root(&self) -> Option<&str> {
+        self.get("artifact_root").map(|(text, _)| text)
+    }
+
+    /// The database of MLflow's users, where it is configured.
+    ///
+    /// # Errors
+    /// Usage: not an address.
+    pub fn auth_store_uri(&self) -> Outcome<Option<StoreAddress>> {
+        match self.get("auth_store_uri") {
+            None => Ok(None),
+            Some((text, origin)) => self.address(text).map(Some).map_err(|f| f.on(origin)),
+        }
+    }
+
+    /// How objects of S3 are reached, by the variables and files of MLflow and Amazon.
+    ///
+    /// # Errors
+    /// Configuration: half a key, an endpoint that is none, a profile that is not there.
+    pub fn s3(&self) -> Outcome<S3Access> {
+        let own = self.sections.s3.clone().unwrap_or_default();
+        s3::access(own.endpoint_url, own.region, &self.environment)
     }
 
     /// Parses a store's address and fills in what libpq's environment variables and password file say.
@@ -262,5 +393,30 @@ impl Settings {
     /// Whether `NO_COLOR` is set (no-color.org).
     pub fn no_color(&self) -> bool {
         self.environment.get("NO_COLOR").is_some()
+    }
+}
+
+/// An address of artifacts without the password that it may hold (`ftp://user:password@host`).
+fn without_password(text: &str) -> String {
+    let masked = || {
+        let (scheme, rest) = text.split_once("://")?;
+        let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        let (user, host) = authority.rsplit_once('@')?;
+        let (user, _) = user.split_once(':')?;
+        Some(format!("{scheme}://{user}:***@{host}{path}"))
+    };
+    masked().unwrap_or_else(|| text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_artifact_root_is_shown_without_its_password() {
+        assert_eq!(without_password("ftp://ada:hunt@er2@h:21/a@b"), "ftp://ada:***@h:21/a@b");
+        for text in ["s3://bucket/a:b@c", "/srv/a", "./a@b:c", "ftp://ada@h/x", "mlflow-artifacts:/"] {
+            assert_eq!(without_password(text), text);
+        }
     }
 }

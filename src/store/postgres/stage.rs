@@ -168,7 +168,7 @@ impl<'a> Stage<'a> {
     ) -> Outcome<()> {
         let total = (post.keys.len() + post.foreign_keys.len() + post.triggers.len()) as u64;
         work.events.event(Event::Phase { name: "making keys", total: Some(total), unit: "steps" });
-        let run = |statement: &Statement| {
+        let run = |statement: &Statement| -> Outcome<()> {
             work.cancel.check()?;
             self.make(statement)?;
             work.events.event(Event::Done { table: statement.table.clone(), units: 1 });
