@@ -63,6 +63,15 @@ pub(super) fn look(
     Ok(())
 }
 
+/// Sequences alone: what they would give next is compared with the end of an index.
+pub(super) fn sequences(
+    transaction: &mut Transaction<'_>,
+    case: &Case<'_>,
+    findings: &mut Vec<Finding>,
+) -> Result<(), Error> {
+    case.claim.tables.iter().try_for_each(|table| behind(transaction, case, table, findings))
+}
+
 fn has(case: &Case<'_>, table: &str, columns: &[&str]) -> bool {
     case.examination.table(table).is_some_and(|t| columns.iter().all(|c| t.column(c).is_some()))
 }

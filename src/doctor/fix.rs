@@ -3,7 +3,7 @@
 use postgres::Client;
 
 use super::finding::Finding;
-use super::{Diagnosis, diagnose};
+use super::{Depth, Diagnosis, diagnose};
 use crate::domain::consent::Confirmed;
 use crate::domain::failure::{Failure, Outcome};
 use crate::engine::cancel::Cancel;
@@ -26,7 +26,7 @@ pub struct Mended {
 pub fn fix(client: &mut Client, diagnosis: &Diagnosis, cancel: &Cancel, _: &Confirmed) -> Outcome<Mended> {
     let version = server_version(client)?;
     let left = examine::in_one_transaction(client, &diagnosis.statements(), cancel, |transaction| {
-        let left = diagnose(transaction, &diagnosis.address, version)?;
+        let left = diagnose(transaction, &diagnosis.address, version, Depth::Rows)?;
         let remains = diagnosis.fixable().find(|f| left.findings.iter().any(|l| l.key() == f.key()));
         if let Some(finding) = remains {
             return Err(nothing_changed(&format!("{} of {} is still there", finding.id, finding.object)));

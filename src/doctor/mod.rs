@@ -8,7 +8,7 @@ mod leftovers;
 mod postgres;
 mod sqlite;
 
-use ::postgres::Transaction;
+use ::postgres::{Client, Transaction};
 
 use crate::domain::catalogue::{Catalogue, Revision};
 use crate::domain::failure::{Failure, Outcome};
@@ -20,7 +20,16 @@ use crate::store::postgres::{examine, introspect};
 use finding::{Finding, Severity, withhold};
 
 pub use fix::{Mended, fix};
-pub use sqlite::examine_sqlite;
+pub use sqlite::{examine_snapshot, examine_sqlite};
+
+/// How far the doctor looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Depth {
+    /// Tables, columns, keys, indexes, triggers, sequences: as quick on a billion rows as on none.
+    Structure,
+    /// The rows as well: minutes on millions of them.
+    Rows,
+}
 
 /// What the doctor found.
 #[derive(Debug)]
@@ -93,13 +102,22 @@ impl Diagnosis {
 /// Source: it cannot be read, or is no MLflow database.
 pub fn examine_postgres(postgres: &Postgres) -> Outcome<Diagnosis> {
     let mut client = postgres.connect().map_err(Failure::as_source)?;
-    let version = server_version(&mut client)?;
-    examine::at_one_moment(&mut client, |transaction| diagnose(transaction, &postgres.address(), version))
+    examine_session(&mut client, &postgres.address(), Depth::Rows)
+}
+
+/// The same over a connection that is open, and only as far as asked; `address` is for messages. The session's limits
+/// of time hold.
+///
+/// # Errors
+/// As [`examine_postgres`].
+pub fn examine_session(client: &mut Client, address: &str, depth: Depth) -> Outcome<Diagnosis> {
+    let version = server_version(client)?;
+    examine::at_one_moment(client, |transaction| diagnose(transaction, address, version, depth))
         .map_err(Failure::as_source)
 }
 
 /// Looks at the current schema within a transaction.
-fn diagnose(transaction: &mut Transaction<'_>, address: &str, version: i32) -> Outcome<Diagnosis> {
+fn diagnose(transaction: &mut Transaction<'_>, address: &str, version: i32, depth: Depth) -> Outcome<Diagnosis> {
     let catalogue = Catalogue::embedded()?;
     let failed = |e: ::postgres::Error| examine::failed(&e);
     let schema = introspect::current_schema(transaction)
@@ -113,7 +131,11 @@ fn diagnose(transaction: &mut Transaction<'_>, address: &str, version: i32) -> O
     findings.extend(postgres::compare(&case));
     findings.extend(leftovers::tables(&examination, &claim, catalogue, true));
     findings.extend(leftovers::schemas(&examination));
-    data::look(transaction, &case, &mut findings).map_err(failed)?;
+    match depth {
+        Depth::Rows => data::look(transaction, &case, &mut findings),
+        Depth::Structure => data::sequences(transaction, &case, &mut findings),
+    }
+    .map_err(failed)?;
     withhold(&mut findings);
     if !claim.several.is_empty() || !claim.unknown.is_empty() || !claim.fits_later.is_empty() {
         // To mend towards the wrong revision would make it worse.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::finding::{Finding, Severity};
 use super::postgres::was_mlflows_check;
-use super::{Diagnosis, data, leftovers};
+use super::{Depth, Diagnosis, data, leftovers};
 use crate::domain::address::shown;
 use crate::domain::catalogue::{Catalogue, TableDef};
 use crate::domain::examination::{Column, Rule, Table};
@@ -29,12 +29,20 @@ const MIGRATE: &str = "mlops does not write to a SQLite file: mlops migrate make
 /// # Errors
 /// Source: it cannot be read, is damaged, or is no MLflow database.
 pub fn examine_sqlite(path: &Path, work_dir: &Path, work: &Work<'_>) -> Outcome<Diagnosis> {
-    let catalogue = Catalogue::embedded()?;
     let snapshot = Snapshot::take(path, work_dir, work.cancel, work.events)?;
     snapshot.check(work.cancel)?;
-    let observed = introspect::observe(&snapshot)?;
+    examine_snapshot(&snapshot, path, Depth::Rows)
+}
+
+/// Looks at a private copy of the file `path` that is there already. Whether it is damaged is for [`Snapshot::check`].
+///
+/// # Errors
+/// Source: it cannot be read, or is no MLflow database.
+pub fn examine_snapshot(snapshot: &Snapshot, path: &Path, depth: Depth) -> Outcome<Diagnosis> {
+    let catalogue = Catalogue::embedded()?;
+    let observed = introspect::observe(snapshot)?;
     let claim = identity::claim(&observed, catalogue).map_err(|f| f.on(shown(path)))?;
-    let examination = examine::examine(&snapshot)?;
+    let examination = examine::examine(snapshot)?;
     let expected = examine::expected(&claim.tables)?;
     let mut findings = leftovers::versions(&claim);
     for table in &expected.tables {
@@ -55,7 +63,9 @@ pub fn examine_sqlite(path: &Path, work_dir: &Path, work: &Work<'_>) -> Outcome<
         parents && found.is_some_and(|f| t.columns.iter().all(|c| f.column(&c.name).is_some()))
     };
     let tables: Vec<Arc<TableDef>> = claim.tables.iter().filter(whole).cloned().collect();
-    look_at_rows(&snapshot, &tables, &mut findings)?;
+    if depth == Depth::Rows {
+        look_at_rows(snapshot, &tables, &mut findings)?;
+    }
     for finding in findings.iter_mut().filter(|f| f.counts() && f.cannot.is_none()) {
         finding.cannot = Some(MIGRATE.to_owned());
     }

@@ -6,6 +6,7 @@ pub mod cancel;
 pub mod compare;
 pub mod copy;
 pub mod event;
+pub mod patience;
 pub mod pool;
 
 use crate::domain::cell::Batch;

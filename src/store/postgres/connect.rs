@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, ToSocketAddrs};
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use postgres::Client;
@@ -15,6 +15,7 @@ use super::{parameters, target_failure, text, tls};
 use crate::domain::address::PgAddress;
 use crate::domain::failure::{Failure, Outcome};
 use crate::engine::cancel::Cancel;
+use crate::engine::patience::within;
 
 /// The oldest server that mlops works with.
 const OLDEST: i32 = 120_000;
@@ -104,6 +105,19 @@ impl Postgres {
         let client = self.connect_steady()?;
         self.cancel_with(&client);
         Ok(client)
+    }
+
+    /// Connects and sets up the session within so long in all, however many hosts and ways there are and wherever the
+    /// server falls silent: [`Postgres::connect`] bounds each attempt, but not the questions after it. The thread that
+    /// waits for a silent server stays behind.
+    ///
+    /// # Errors
+    /// As [`Postgres::connect`]; and after that time.
+    pub fn connect_within(self: &Arc<Self>, limit: Duration) -> Outcome<Client> {
+        let own = self.clone();
+        within(limit, move || own.connect()).unwrap_or_else(|| {
+            Err(self.refused(&format!("no answer within {:.1} s, in all", limit.as_secs_f64()), None))
+        })
     }
 
     /// From here on an interruption cancels the statement that runs on this connection.

@@ -1,11 +1,13 @@
 //! PostgreSQL: connections, what is in a database, its rows, a stage that rows are loaded into and published from, and
 //! private throw-away clusters.
 
+pub mod cell;
 mod certificate;
 pub mod connect;
 pub mod examine;
 pub mod introspect;
 pub mod mend;
+pub mod monitor;
 mod parameters;
 mod password;
 pub mod private;

@@ -2,6 +2,8 @@
 
 pub mod examine;
 pub mod introspect;
+pub mod monitor;
+pub mod outline;
 pub mod quarantine;
 pub mod rules;
 pub mod sink;

@@ -42,11 +42,11 @@ pub struct Snapshot {
 }
 
 /// What lies beside the file.
-struct Beside {
+pub(super) struct Beside {
     wal: Option<PathBuf>,
     shm: bool,
-    journal: Option<PathBuf>,
-    wal_mode: bool,
+    pub(super) journal: Option<PathBuf>,
+    pub(super) wal_mode: bool,
 }
 
 impl Snapshot {
@@ -371,7 +371,7 @@ fn watched(original: &Path) -> Vec<PathBuf> {
     vec![original.to_owned(), with_suffix(original, "-wal")]
 }
 
-fn look_beside(original: &Path) -> Outcome<Beside> {
+pub(super) fn look_beside(original: &Path) -> Outcome<Beside> {
     let filled = |suffix: &str| {
         let path = with_suffix(original, suffix);
         path.metadata().ok().filter(|m| m.len() > 0).map(|_| path)
@@ -393,7 +393,7 @@ fn look_beside(original: &Path) -> Outcome<Beside> {
 }
 
 /// Refuses what is no SQLite database, with a word for what it is. Returns the file's size.
-fn look_at_header(path: &Path) -> Outcome<u64> {
+pub(super) fn look_at_header(path: &Path) -> Outcome<u64> {
     let name = shown(path);
     let metadata = fs::metadata(path).map_err(|e| match e.kind() {
         std::io::ErrorKind::NotFound => Failure::source(format!("{name}: there is no such file"))
