@@ -22,8 +22,10 @@
 //! | [`source`] | opening any of them for reading: what it is, and its rows |
 //! | [`migrate`] | the plan and the execution of a migration, its certificate |
 //! | [`doctor`] | how a database differs from its revision, and the SQL that mends it |
+//! | [`health`] | the whole stack looked at, and one verdict |
 //! | [`demo`] | a sample store to try everything on |
 //! | [`state`] | what is remembered between runs: journals |
+//! | [`notify`] | pings and webhooks: how a run ended, told to others |
 //! | [`config`] | settings in layers, each value with its origin; the only reader of the environment |
 //! | [`cli`], [`command`] | the command line, and each command from arguments to report |
 //! | [`report`] | the only room that prints |
@@ -43,9 +45,11 @@ pub mod demo;
 pub mod doctor;
 pub mod domain;
 pub mod engine;
+pub mod health;
 pub mod migrate;
 pub mod mlflow;
 pub mod newfile;
+pub mod notify;
 pub mod report;
 pub mod source;
 pub mod state;
