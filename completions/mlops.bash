@@ -28,6 +28,9 @@ _mlops() {
             mlops,demo)
                 cmd="mlops__subcmd__demo"
                 ;;
+            mlops,health)
+                cmd="mlops__subcmd__health"
+                ;;
             mlops,help)
                 cmd="mlops__subcmd__help"
                 ;;
@@ -84,6 +87,9 @@ _mlops() {
                 ;;
             mlops__subcmd__help,demo)
                 cmd="mlops__subcmd__help__subcmd__demo"
+                ;;
+            mlops__subcmd__help,health)
+                cmd="mlops__subcmd__help__subcmd__health"
                 ;;
             mlops__subcmd__help,help)
                 cmd="mlops__subcmd__help__subcmd__help"
@@ -155,7 +161,7 @@ _mlops() {
 
     case "${cmd}" in
         mlops)
-            opts="-q -v -h -V --config --profile --output --quiet --verbose --color --progress --yes --dry-run --work-dir --state-dir --jobs --help --version migrate db demo config completions man help"
+            opts="-q -v -h -V --config --profile --tracking-uri --backend-store-uri --artifact-root --output --quiet --verbose --color --progress --yes --dry-run --work-dir --state-dir --jobs --help --version migrate db health demo config completions man help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -169,8 +175,20 @@ _mlops() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --tracking-uri)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --backend-store-uri)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --artifact-root)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --output)
-                    COMPREPLY=($(compgen -W "table json" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table json nagios prometheus markdown" -- "${cur}"))
                     return 0
                     ;;
                 --color)
@@ -201,7 +219,7 @@ _mlops() {
             return 0
             ;;
         mlops__subcmd__completions)
-            opts="-q -v -h --config --profile --output --quiet --verbose --color --progress --yes --dry-run --work-dir --state-dir --jobs --help bash elvish fish powershell zsh"
+            opts="-q -v -h --config --profile --tracking-uri --backend-store-uri --artifact-root --output --quiet --verbose --color --progress --yes --dry-run --work-dir --state-dir --jobs --help bash elvish fish powershell zsh"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -215,8 +233,20 @@ _mlops() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --tracking-uri)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --backend-store-uri)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --artifact-root)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --output)
-                    COMPREPLY=($(compgen -W "table json" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table json nagios prometheus markdown" -- "${cur}"))
                     return 0
                     ;;
                 --color)
@@ -247,7 +277,7 @@ _mlops() {
             return 0
             ;;
         mlops__subcmd__config)
-            opts="-q -v -h --config --profile --output --quiet --verbose --color --progress --yes --dry-run --work-dir --state-dir --jobs --help show help"
+            opts="-q -v -h --config --profile --tracking-uri --backend-store-uri --artifact-root --output --quiet --verbose --color --progress --yes --dry-run --work-dir --state-dir --jobs --help show help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -261,8 +291,20 @@ _mlops() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --tracking-uri)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --backend-store-uri)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --artifact-root)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --output)
-                    COMPREPLY=($(compgen -W "table json" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table json nagios prometheus markdown" -- "${cur}"))
                     return 0
                     ;;
                 --color)
@@ -335,7 +377,7 @@ _mlops() {
             return 0
             ;;
         mlops__subcmd__config__subcmd__show)
-            opts="-q -v -h --config --profile --output --quiet --verbose --color --progress --yes --dry-run --work-dir --state-dir --jobs --help"
+            opts="-q -v -h --config --profile --tracking-uri --backend-store-uri --artifact-root --output --quiet --verbose --color --progress --yes --dry-run --work-dir --state-dir --jobs --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -349,8 +391,20 @@ _mlops() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --tracking-uri)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --backend-store-uri)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --artifact-root)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --output)
-                    COMPREPLY=($(compgen -W "table json" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table json nagios prometheus markdown" -- "${cur}"))
                     return 0
                     ;;
                 --color)
@@ -381,7 +435,7 @@ _mlops() {
             return 0
             ;;
         mlops__subcmd__db)
-            opts="-q -v -h --config --profile --output --quiet --verbose --color --progress --yes --dry-run --work-dir --state-dir --jobs --help info init doctor help"
+            opts="-q -v -h --config --profile --tracking-uri --backend-store-uri --artifact-root --output --quiet --verbose --color --progress --yes --dry-run --work-dir --state-dir --jobs --help info init doctor help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -395,8 +449,20 @@ _mlops() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --tracking-uri)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --backend-store-uri)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --artifact-root)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --output)
-                    COMPREPLY=($(compgen -W "table json" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table json nagios prometheus markdown" -- "${cur}"))
                     return 0
                     ;;
                 --color)
@@ -427,7 +493,7 @@ _mlops() {
             return 0
             ;;
         mlops__subcmd__db__subcmd__doctor)
-            opts="-q -v -h --fix --print --config --profile --output --quiet --verbose --color --progress --yes --dry-run --work-dir --state-dir --jobs --help"
+            opts="-q -v -h --fix --print --config --profile --tracking-uri --backend-store-uri --artifact-root --output --quiet --verbose --color --progress --yes --dry-run --work-dir --state-dir --jobs --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -441,8 +507,20 @@ _mlops() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --tracking-uri)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --backend-store-uri)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --artifact-root)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --output)
-                    COMPREPLY=($(compgen -W "table json" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table json nagios prometheus markdown" -- "${cur}"))
                     return 0
                     ;;
                 --color)
@@ -543,7 +621,7 @@ _mlops() {
             return 0
             ;;
         mlops__subcmd__db__subcmd__info)
-            opts="-q -v -h --config --profile --output --quiet --verbose --color --progress --yes --dry-run --work-dir --state-dir --jobs --help"
+            opts="-q -v -h --config --profile --tracking-uri --backend-store-uri --artifact-root --output --quiet --verbose --color --progress --yes --dry-run --work-dir --state-dir --jobs --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -557,8 +635,20 @@ _mlops() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --tracking-uri)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --backend-store-uri)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --artifact-root)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --output)
-                    COMPREPLY=($(compgen -W "table json" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table json nagios prometheus markdown" -- "${cur}"))
                     return 0
                     ;;
                 --color)
@@ -589,7 +679,7 @@ _mlops() {
             return 0
             ;;
         mlops__subcmd__db__subcmd__init)
-            opts="-q -v -h --role --database --password-env --password-file --schema --print --config --profile --output --quiet --verbose --color --progress --yes --dry-run --work-dir --state-dir --jobs --help"
+            opts="-q -v -h --role --database --password-env --password-file --schema --print --config --profile --tracking-uri --backend-store-uri --artifact-root --output --quiet --verbose --color --progress --yes --dry-run --work-dir --state-dir --jobs --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -623,8 +713,20 @@ _mlops() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --tracking-uri)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --backend-store-uri)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --artifact-root)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --output)
-                    COMPREPLY=($(compgen -W "table json" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table json nagios prometheus markdown" -- "${cur}"))
                     return 0
                     ;;
                 --color)
@@ -655,7 +757,7 @@ _mlops() {
             return 0
             ;;
         mlops__subcmd__demo)
-            opts="-q -v -h --experiments --runs --metrics --file --target --only-sample --config --profile --output --quiet --verbose --color --progress --yes --dry-run --work-dir --state-dir --jobs --help"
+            opts="-q -v -h --experiments --runs --metrics --file --target --only-sample --config --profile --tracking-uri --backend-store-uri --artifact-root --output --quiet --verbose --color --progress --yes --dry-run --work-dir --state-dir --jobs --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -689,8 +791,118 @@ _mlops() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --tracking-uri)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --backend-store-uri)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --artifact-root)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --output)
-                    COMPREPLY=($(compgen -W "table json" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table json nagios prometheus markdown" -- "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                --progress)
+                    COMPREPLY=($(compgen -W "auto plain json none" -- "${cur}"))
+                    return 0
+                    ;;
+                --work-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --state-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --jobs)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        mlops__subcmd__health)
+            opts="-q -v -h --only --skip --timeout --deep --fail-on --textfile --incident --ping --notify --for --every --config --profile --tracking-uri --backend-store-uri --artifact-root --output --quiet --verbose --color --progress --yes --dry-run --work-dir --state-dir --jobs --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --only)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --skip)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --fail-on)
+                    COMPREPLY=($(compgen -W "warning critical" -- "${cur}"))
+                    return 0
+                    ;;
+                --textfile)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --incident)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --ping)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --notify)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --for)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --every)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --profile)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --tracking-uri)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --backend-store-uri)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --artifact-root)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --output)
+                    COMPREPLY=($(compgen -W "table json nagios prometheus markdown" -- "${cur}"))
                     return 0
                     ;;
                 --color)
@@ -721,7 +933,7 @@ _mlops() {
             return 0
             ;;
         mlops__subcmd__help)
-            opts="migrate db demo config completions man help"
+            opts="migrate db health demo config completions man help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -846,6 +1058,20 @@ _mlops() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        mlops__subcmd__help__subcmd__health)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         mlops__subcmd__help__subcmd__help)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -945,7 +1171,7 @@ _mlops() {
             return 0
             ;;
         mlops__subcmd__man)
-            opts="-q -v -h --config --profile --output --quiet --verbose --color --progress --yes --dry-run --work-dir --state-dir --jobs --help"
+            opts="-q -v -h --config --profile --tracking-uri --backend-store-uri --artifact-root --output --quiet --verbose --color --progress --yes --dry-run --work-dir --state-dir --jobs --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -959,8 +1185,20 @@ _mlops() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --tracking-uri)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --backend-store-uri)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --artifact-root)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --output)
-                    COMPREPLY=($(compgen -W "table json" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table json nagios prometheus markdown" -- "${cur}"))
                     return 0
                     ;;
                 --color)
@@ -991,7 +1229,7 @@ _mlops() {
             return 0
             ;;
         mlops__subcmd__migrate)
-            opts="-q -v -h --config --profile --output --quiet --verbose --color --progress --yes --dry-run --work-dir --state-dir --jobs --help sqlite-to-pg export import verify help"
+            opts="-q -v -h --config --profile --tracking-uri --backend-store-uri --artifact-root --output --quiet --verbose --color --progress --yes --dry-run --work-dir --state-dir --jobs --help sqlite-to-pg export import verify help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1005,8 +1243,20 @@ _mlops() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --tracking-uri)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --backend-store-uri)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --artifact-root)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --output)
-                    COMPREPLY=($(compgen -W "table json" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table json nagios prometheus markdown" -- "${cur}"))
                     return 0
                     ;;
                 --color)
@@ -1037,7 +1287,7 @@ _mlops() {
             return 0
             ;;
         mlops__subcmd__migrate__subcmd__export)
-            opts="-q -v -h --file --compression --no-verify --certificate --include-table --remap-experiment-ids --rewrite-artifacts --config --profile --output --quiet --verbose --color --progress --yes --dry-run --work-dir --state-dir --jobs --help"
+            opts="-q -v -h --file --compression --no-verify --certificate --include-table --remap-experiment-ids --rewrite-artifacts --config --profile --tracking-uri --backend-store-uri --artifact-root --output --quiet --verbose --color --progress --yes --dry-run --work-dir --state-dir --jobs --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1071,8 +1321,20 @@ _mlops() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --tracking-uri)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --backend-store-uri)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --artifact-root)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --output)
-                    COMPREPLY=($(compgen -W "table json" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table json nagios prometheus markdown" -- "${cur}"))
                     return 0
                     ;;
                 --color)
@@ -1187,7 +1449,7 @@ _mlops() {
             return 0
             ;;
         mlops__subcmd__migrate__subcmd__import)
-            opts="-q -v -h --target --replace --certificate --no-verify --include-table --bad-rows --quarantine-file --widen --remap-experiment-ids --rewrite-artifacts --config --profile --output --quiet --verbose --color --progress --yes --dry-run --work-dir --state-dir --jobs --help"
+            opts="-q -v -h --target --replace --certificate --no-verify --include-table --bad-rows --quarantine-file --widen --remap-experiment-ids --rewrite-artifacts --config --profile --tracking-uri --backend-store-uri --artifact-root --output --quiet --verbose --color --progress --yes --dry-run --work-dir --state-dir --jobs --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1225,8 +1487,20 @@ _mlops() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --tracking-uri)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --backend-store-uri)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --artifact-root)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --output)
-                    COMPREPLY=($(compgen -W "table json" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table json nagios prometheus markdown" -- "${cur}"))
                     return 0
                     ;;
                 --color)
@@ -1257,7 +1531,7 @@ _mlops() {
             return 0
             ;;
         mlops__subcmd__migrate__subcmd__sqlite__subcmd__to__subcmd__pg)
-            opts="-q -v -h --source --target --rehearse --replace --certificate --no-verify --include-table --bad-rows --quarantine-file --widen --remap-experiment-ids --rewrite-artifacts --config --profile --output --quiet --verbose --color --progress --yes --dry-run --work-dir --state-dir --jobs --help"
+            opts="-q -v -h --source --target --rehearse --replace --certificate --no-verify --include-table --bad-rows --quarantine-file --widen --remap-experiment-ids --rewrite-artifacts --config --profile --tracking-uri --backend-store-uri --artifact-root --output --quiet --verbose --color --progress --yes --dry-run --work-dir --state-dir --jobs --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1299,8 +1573,20 @@ _mlops() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --tracking-uri)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --backend-store-uri)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --artifact-root)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --output)
-                    COMPREPLY=($(compgen -W "table json" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table json nagios prometheus markdown" -- "${cur}"))
                     return 0
                     ;;
                 --color)
@@ -1331,7 +1617,7 @@ _mlops() {
             return 0
             ;;
         mlops__subcmd__migrate__subcmd__verify)
-            opts="-q -v -h --source --target --include-table --remap-experiment-ids --rewrite-artifacts --config --profile --output --quiet --verbose --color --progress --yes --dry-run --work-dir --state-dir --jobs --help"
+            opts="-q -v -h --source --target --include-table --remap-experiment-ids --rewrite-artifacts --config --profile --tracking-uri --backend-store-uri --artifact-root --output --quiet --verbose --color --progress --yes --dry-run --work-dir --state-dir --jobs --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1361,8 +1647,20 @@ _mlops() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --tracking-uri)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --backend-store-uri)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --artifact-root)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --output)
-                    COMPREPLY=($(compgen -W "table json" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table json nagios prometheus markdown" -- "${cur}"))
                     return 0
                     ;;
                 --color)

@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_mlops_global_optspecs
-    string join \n config= profile= output= q/quiet v/verbose color= progress= yes dry-run work-dir= state-dir= jobs= h/help V/version
+    string join \n config= profile= tracking-uri= backend-store-uri= artifact-root= output= q/quiet v/verbose color= progress= yes dry-run work-dir= state-dir= jobs= h/help V/version
 end
 
 function __fish_mlops_needs_command
@@ -26,8 +26,14 @@ end
 
 complete -c mlops -n "__fish_mlops_needs_command" -l config -d 'Configuration file [default: MLOPS_CONFIG, ~/.config/mlops/config.toml, /etc/mlops/config.toml]' -r -F
 complete -c mlops -n "__fish_mlops_needs_command" -l profile -d 'Profile in the configuration file whose values beat the file\'s own [default: MLOPS_PROFILE]' -r
-complete -c mlops -n "__fish_mlops_needs_command" -l output -d 'Form of the result [default: table]' -r -f -a "table\t''
-json\t''"
+complete -c mlops -n "__fish_mlops_needs_command" -l tracking-uri -d 'Tracking server [default: MLOPS_TRACKING_URI, MLFLOW_TRACKING_URI]' -r
+complete -c mlops -n "__fish_mlops_needs_command" -l backend-store-uri -d 'Backend database of MLflow\'s: a SQLite file or a postgresql:// address [default: MLOPS_BACKEND_STORE_URI, MLFLOW_BACKEND_STORE_URI]' -r
+complete -c mlops -n "__fish_mlops_needs_command" -l artifact-root -d 'Where the server\'s artifacts are: a folder or s3://bucket/path [default: MLOPS_ARTIFACT_ROOT, MLFLOW_ARTIFACTS_DESTINATION, MLFLOW_DEFAULT_ARTIFACT_ROOT]' -r
+complete -c mlops -n "__fish_mlops_needs_command" -l output -d 'Form of the result [default: table]' -r -f -a "table\t'For people'
+json\t'One document'
+nagios\t'A monitoring plugin\'s status line and performance data (health only)'
+prometheus\t'Prometheus\' text format (health only)'
+markdown\t'For a ticket or a chat (health only)'"
 complete -c mlops -n "__fish_mlops_needs_command" -l color -d 'Colours on the terminal [default: auto; NO_COLOR is honoured]' -r -f -a "auto\t''
 always\t''
 never\t''"
@@ -46,6 +52,7 @@ complete -c mlops -n "__fish_mlops_needs_command" -s h -l help -d 'Print help (s
 complete -c mlops -n "__fish_mlops_needs_command" -s V -l version -d 'Print version'
 complete -c mlops -n "__fish_mlops_needs_command" -f -a "migrate" -d 'Move a store to another database or into an archive and back, or compare two stores'
 complete -c mlops -n "__fish_mlops_needs_command" -f -a "db" -d 'Look at a backend database, mend it, or make a new one'
+complete -c mlops -n "__fish_mlops_needs_command" -f -a "health" -d 'Look at the whole stack at once, and end with the exit code that a monitor understands'
 complete -c mlops -n "__fish_mlops_needs_command" -f -a "demo" -d 'Make a sample MLflow store and migrate it, to see what this tool does'
 complete -c mlops -n "__fish_mlops_needs_command" -f -a "config" -d 'Settings and where they come from'
 complete -c mlops -n "__fish_mlops_needs_command" -f -a "completions" -d 'Print a completion script for a shell'
@@ -53,8 +60,14 @@ complete -c mlops -n "__fish_mlops_needs_command" -f -a "man" -d 'Write the man 
 complete -c mlops -n "__fish_mlops_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c mlops -n "__fish_mlops_using_subcommand migrate; and not __fish_seen_subcommand_from sqlite-to-pg export import verify help" -l config -d 'Configuration file [default: MLOPS_CONFIG, ~/.config/mlops/config.toml, /etc/mlops/config.toml]' -r -F
 complete -c mlops -n "__fish_mlops_using_subcommand migrate; and not __fish_seen_subcommand_from sqlite-to-pg export import verify help" -l profile -d 'Profile in the configuration file whose values beat the file\'s own [default: MLOPS_PROFILE]' -r
-complete -c mlops -n "__fish_mlops_using_subcommand migrate; and not __fish_seen_subcommand_from sqlite-to-pg export import verify help" -l output -d 'Form of the result [default: table]' -r -f -a "table\t''
-json\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and not __fish_seen_subcommand_from sqlite-to-pg export import verify help" -l tracking-uri -d 'Tracking server [default: MLOPS_TRACKING_URI, MLFLOW_TRACKING_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and not __fish_seen_subcommand_from sqlite-to-pg export import verify help" -l backend-store-uri -d 'Backend database of MLflow\'s: a SQLite file or a postgresql:// address [default: MLOPS_BACKEND_STORE_URI, MLFLOW_BACKEND_STORE_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and not __fish_seen_subcommand_from sqlite-to-pg export import verify help" -l artifact-root -d 'Where the server\'s artifacts are: a folder or s3://bucket/path [default: MLOPS_ARTIFACT_ROOT, MLFLOW_ARTIFACTS_DESTINATION, MLFLOW_DEFAULT_ARTIFACT_ROOT]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and not __fish_seen_subcommand_from sqlite-to-pg export import verify help" -l output -d 'Form of the result [default: table]' -r -f -a "table\t'For people'
+json\t'One document'
+nagios\t'A monitoring plugin\'s status line and performance data (health only)'
+prometheus\t'Prometheus\' text format (health only)'
+markdown\t'For a ticket or a chat (health only)'"
 complete -c mlops -n "__fish_mlops_using_subcommand migrate; and not __fish_seen_subcommand_from sqlite-to-pg export import verify help" -l color -d 'Colours on the terminal [default: auto; NO_COLOR is honoured]' -r -f -a "auto\t''
 always\t''
 never\t''"
@@ -69,7 +82,7 @@ complete -c mlops -n "__fish_mlops_using_subcommand migrate; and not __fish_seen
 complete -c mlops -n "__fish_mlops_using_subcommand migrate; and not __fish_seen_subcommand_from sqlite-to-pg export import verify help" -s v -l verbose -d 'Log to stderr what is done; twice: every statement'
 complete -c mlops -n "__fish_mlops_using_subcommand migrate; and not __fish_seen_subcommand_from sqlite-to-pg export import verify help" -l yes -d 'Agree to what would be asked'
 complete -c mlops -n "__fish_mlops_using_subcommand migrate; and not __fish_seen_subcommand_from sqlite-to-pg export import verify help" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
-complete -c mlops -n "__fish_mlops_using_subcommand migrate; and not __fish_seen_subcommand_from sqlite-to-pg export import verify help" -s h -l help -d 'Print help'
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and not __fish_seen_subcommand_from sqlite-to-pg export import verify help" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c mlops -n "__fish_mlops_using_subcommand migrate; and not __fish_seen_subcommand_from sqlite-to-pg export import verify help" -f -a "sqlite-to-pg" -d 'Move an MLflow SQLite database into PostgreSQL'
 complete -c mlops -n "__fish_mlops_using_subcommand migrate; and not __fish_seen_subcommand_from sqlite-to-pg export import verify help" -f -a "export" -d 'Write a store into an archive: one file to keep, to send and to restore from'
 complete -c mlops -n "__fish_mlops_using_subcommand migrate; and not __fish_seen_subcommand_from sqlite-to-pg export import verify help" -f -a "import" -d 'Make a store of an archive, in PostgreSQL or SQLite'
@@ -85,8 +98,14 @@ complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_sub
 complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from sqlite-to-pg" -l rewrite-artifacts -d 'Change artifact addresses that begin with FROM (whole segments of a path, as it stands in the store), in every column, tag and JSON document that holds one; may be repeated, the longest prefix wins; --dry-run counts what there is' -r
 complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from sqlite-to-pg" -l config -d 'Configuration file [default: MLOPS_CONFIG, ~/.config/mlops/config.toml, /etc/mlops/config.toml]' -r -F
 complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from sqlite-to-pg" -l profile -d 'Profile in the configuration file whose values beat the file\'s own [default: MLOPS_PROFILE]' -r
-complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from sqlite-to-pg" -l output -d 'Form of the result [default: table]' -r -f -a "table\t''
-json\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from sqlite-to-pg" -l tracking-uri -d 'Tracking server [default: MLOPS_TRACKING_URI, MLFLOW_TRACKING_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from sqlite-to-pg" -l backend-store-uri -d 'Backend database of MLflow\'s: a SQLite file or a postgresql:// address [default: MLOPS_BACKEND_STORE_URI, MLFLOW_BACKEND_STORE_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from sqlite-to-pg" -l artifact-root -d 'Where the server\'s artifacts are: a folder or s3://bucket/path [default: MLOPS_ARTIFACT_ROOT, MLFLOW_ARTIFACTS_DESTINATION, MLFLOW_DEFAULT_ARTIFACT_ROOT]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from sqlite-to-pg" -l output -d 'Form of the result [default: table]' -r -f -a "table\t'For people'
+json\t'One document'
+nagios\t'A monitoring plugin\'s status line and performance data (health only)'
+prometheus\t'Prometheus\' text format (health only)'
+markdown\t'For a ticket or a chat (health only)'"
 complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from sqlite-to-pg" -l color -d 'Colours on the terminal [default: auto; NO_COLOR is honoured]' -r -f -a "auto\t''
 always\t''
 never\t''"
@@ -115,8 +134,14 @@ complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_sub
 complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from export" -l rewrite-artifacts -d 'Change artifact addresses that begin with FROM (whole segments of a path, as it stands in the store), in every column, tag and JSON document that holds one; may be repeated, the longest prefix wins; --dry-run counts what there is' -r
 complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from export" -l config -d 'Configuration file [default: MLOPS_CONFIG, ~/.config/mlops/config.toml, /etc/mlops/config.toml]' -r -F
 complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from export" -l profile -d 'Profile in the configuration file whose values beat the file\'s own [default: MLOPS_PROFILE]' -r
-complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from export" -l output -d 'Form of the result [default: table]' -r -f -a "table\t''
-json\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from export" -l tracking-uri -d 'Tracking server [default: MLOPS_TRACKING_URI, MLFLOW_TRACKING_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from export" -l backend-store-uri -d 'Backend database of MLflow\'s: a SQLite file or a postgresql:// address [default: MLOPS_BACKEND_STORE_URI, MLFLOW_BACKEND_STORE_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from export" -l artifact-root -d 'Where the server\'s artifacts are: a folder or s3://bucket/path [default: MLOPS_ARTIFACT_ROOT, MLFLOW_ARTIFACTS_DESTINATION, MLFLOW_DEFAULT_ARTIFACT_ROOT]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from export" -l output -d 'Form of the result [default: table]' -r -f -a "table\t'For people'
+json\t'One document'
+nagios\t'A monitoring plugin\'s status line and performance data (health only)'
+prometheus\t'Prometheus\' text format (health only)'
+markdown\t'For a ticket or a chat (health only)'"
 complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from export" -l color -d 'Colours on the terminal [default: auto; NO_COLOR is honoured]' -r -f -a "auto\t''
 always\t''
 never\t''"
@@ -143,8 +168,14 @@ complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_sub
 complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from import" -l rewrite-artifacts -d 'Change artifact addresses that begin with FROM (whole segments of a path, as it stands in the store), in every column, tag and JSON document that holds one; may be repeated, the longest prefix wins; --dry-run counts what there is' -r
 complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from import" -l config -d 'Configuration file [default: MLOPS_CONFIG, ~/.config/mlops/config.toml, /etc/mlops/config.toml]' -r -F
 complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from import" -l profile -d 'Profile in the configuration file whose values beat the file\'s own [default: MLOPS_PROFILE]' -r
-complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from import" -l output -d 'Form of the result [default: table]' -r -f -a "table\t''
-json\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from import" -l tracking-uri -d 'Tracking server [default: MLOPS_TRACKING_URI, MLFLOW_TRACKING_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from import" -l backend-store-uri -d 'Backend database of MLflow\'s: a SQLite file or a postgresql:// address [default: MLOPS_BACKEND_STORE_URI, MLFLOW_BACKEND_STORE_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from import" -l artifact-root -d 'Where the server\'s artifacts are: a folder or s3://bucket/path [default: MLOPS_ARTIFACT_ROOT, MLFLOW_ARTIFACTS_DESTINATION, MLFLOW_DEFAULT_ARTIFACT_ROOT]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from import" -l output -d 'Form of the result [default: table]' -r -f -a "table\t'For people'
+json\t'One document'
+nagios\t'A monitoring plugin\'s status line and performance data (health only)'
+prometheus\t'Prometheus\' text format (health only)'
+markdown\t'For a ticket or a chat (health only)'"
 complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from import" -l color -d 'Colours on the terminal [default: auto; NO_COLOR is honoured]' -r -f -a "auto\t''
 always\t''
 never\t''"
@@ -170,8 +201,14 @@ complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_sub
 complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from verify" -l rewrite-artifacts -d 'Change artifact addresses that begin with FROM (whole segments of a path, as it stands in the store), in every column, tag and JSON document that holds one; may be repeated, the longest prefix wins; --dry-run counts what there is' -r
 complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from verify" -l config -d 'Configuration file [default: MLOPS_CONFIG, ~/.config/mlops/config.toml, /etc/mlops/config.toml]' -r -F
 complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from verify" -l profile -d 'Profile in the configuration file whose values beat the file\'s own [default: MLOPS_PROFILE]' -r
-complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from verify" -l output -d 'Form of the result [default: table]' -r -f -a "table\t''
-json\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from verify" -l tracking-uri -d 'Tracking server [default: MLOPS_TRACKING_URI, MLFLOW_TRACKING_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from verify" -l backend-store-uri -d 'Backend database of MLflow\'s: a SQLite file or a postgresql:// address [default: MLOPS_BACKEND_STORE_URI, MLFLOW_BACKEND_STORE_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from verify" -l artifact-root -d 'Where the server\'s artifacts are: a folder or s3://bucket/path [default: MLOPS_ARTIFACT_ROOT, MLFLOW_ARTIFACTS_DESTINATION, MLFLOW_DEFAULT_ARTIFACT_ROOT]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from verify" -l output -d 'Form of the result [default: table]' -r -f -a "table\t'For people'
+json\t'One document'
+nagios\t'A monitoring plugin\'s status line and performance data (health only)'
+prometheus\t'Prometheus\' text format (health only)'
+markdown\t'For a ticket or a chat (health only)'"
 complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from verify" -l color -d 'Colours on the terminal [default: auto; NO_COLOR is honoured]' -r -f -a "auto\t''
 always\t''
 never\t''"
@@ -195,8 +232,14 @@ complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_sub
 complete -c mlops -n "__fish_mlops_using_subcommand migrate; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info init doctor help" -l config -d 'Configuration file [default: MLOPS_CONFIG, ~/.config/mlops/config.toml, /etc/mlops/config.toml]' -r -F
 complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info init doctor help" -l profile -d 'Profile in the configuration file whose values beat the file\'s own [default: MLOPS_PROFILE]' -r
-complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info init doctor help" -l output -d 'Form of the result [default: table]' -r -f -a "table\t''
-json\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info init doctor help" -l tracking-uri -d 'Tracking server [default: MLOPS_TRACKING_URI, MLFLOW_TRACKING_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info init doctor help" -l backend-store-uri -d 'Backend database of MLflow\'s: a SQLite file or a postgresql:// address [default: MLOPS_BACKEND_STORE_URI, MLFLOW_BACKEND_STORE_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info init doctor help" -l artifact-root -d 'Where the server\'s artifacts are: a folder or s3://bucket/path [default: MLOPS_ARTIFACT_ROOT, MLFLOW_ARTIFACTS_DESTINATION, MLFLOW_DEFAULT_ARTIFACT_ROOT]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info init doctor help" -l output -d 'Form of the result [default: table]' -r -f -a "table\t'For people'
+json\t'One document'
+nagios\t'A monitoring plugin\'s status line and performance data (health only)'
+prometheus\t'Prometheus\' text format (health only)'
+markdown\t'For a ticket or a chat (health only)'"
 complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info init doctor help" -l color -d 'Colours on the terminal [default: auto; NO_COLOR is honoured]' -r -f -a "auto\t''
 always\t''
 never\t''"
@@ -211,15 +254,21 @@ complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subc
 complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info init doctor help" -s v -l verbose -d 'Log to stderr what is done; twice: every statement'
 complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info init doctor help" -l yes -d 'Agree to what would be asked'
 complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info init doctor help" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
-complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info init doctor help" -s h -l help -d 'Print help'
+complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info init doctor help" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info init doctor help" -f -a "info" -d 'What a database is: engine, MLflow\'s revision and the releases that have it, rows and bytes per table'
 complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info init doctor help" -f -a "init" -d 'Make the role and the database that MLflow needs on a PostgreSQL server, and its tables if wanted'
 complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info init doctor help" -f -a "doctor" -d 'Every difference between a database and MLflow\'s schema at its revision, what it breaks, and the SQL that mends it'
 complete -c mlops -n "__fish_mlops_using_subcommand db; and not __fish_seen_subcommand_from info init doctor help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from info" -l config -d 'Configuration file [default: MLOPS_CONFIG, ~/.config/mlops/config.toml, /etc/mlops/config.toml]' -r -F
 complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from info" -l profile -d 'Profile in the configuration file whose values beat the file\'s own [default: MLOPS_PROFILE]' -r
-complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from info" -l output -d 'Form of the result [default: table]' -r -f -a "table\t''
-json\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from info" -l tracking-uri -d 'Tracking server [default: MLOPS_TRACKING_URI, MLFLOW_TRACKING_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from info" -l backend-store-uri -d 'Backend database of MLflow\'s: a SQLite file or a postgresql:// address [default: MLOPS_BACKEND_STORE_URI, MLFLOW_BACKEND_STORE_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from info" -l artifact-root -d 'Where the server\'s artifacts are: a folder or s3://bucket/path [default: MLOPS_ARTIFACT_ROOT, MLFLOW_ARTIFACTS_DESTINATION, MLFLOW_DEFAULT_ARTIFACT_ROOT]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from info" -l output -d 'Form of the result [default: table]' -r -f -a "table\t'For people'
+json\t'One document'
+nagios\t'A monitoring plugin\'s status line and performance data (health only)'
+prometheus\t'Prometheus\' text format (health only)'
+markdown\t'For a ticket or a chat (health only)'"
 complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from info" -l color -d 'Colours on the terminal [default: auto; NO_COLOR is honoured]' -r -f -a "auto\t''
 always\t''
 never\t''"
@@ -234,7 +283,7 @@ complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcomma
 complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from info" -s v -l verbose -d 'Log to stderr what is done; twice: every statement'
 complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from info" -l yes -d 'Agree to what would be asked'
 complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from info" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
-complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from info" -s h -l help -d 'Print help'
+complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from info" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from init" -l role -d 'The role that MLflow will log in as' -r
 complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from init" -l database -d 'The database that it will own [default: named as the role]' -r
 complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from init" -l password-env -d 'The environment variable that holds the role\'s password [default: the role is made without a password]' -r
@@ -242,8 +291,14 @@ complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcomma
 complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from init" -l schema -d 'Also make MLflow\'s tables of a release (3.4.0) or of a revision (71994744cf8e)' -r
 complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from init" -l config -d 'Configuration file [default: MLOPS_CONFIG, ~/.config/mlops/config.toml, /etc/mlops/config.toml]' -r -F
 complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from init" -l profile -d 'Profile in the configuration file whose values beat the file\'s own [default: MLOPS_PROFILE]' -r
-complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from init" -l output -d 'Form of the result [default: table]' -r -f -a "table\t''
-json\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from init" -l tracking-uri -d 'Tracking server [default: MLOPS_TRACKING_URI, MLFLOW_TRACKING_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from init" -l backend-store-uri -d 'Backend database of MLflow\'s: a SQLite file or a postgresql:// address [default: MLOPS_BACKEND_STORE_URI, MLFLOW_BACKEND_STORE_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from init" -l artifact-root -d 'Where the server\'s artifacts are: a folder or s3://bucket/path [default: MLOPS_ARTIFACT_ROOT, MLFLOW_ARTIFACTS_DESTINATION, MLFLOW_DEFAULT_ARTIFACT_ROOT]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from init" -l output -d 'Form of the result [default: table]' -r -f -a "table\t'For people'
+json\t'One document'
+nagios\t'A monitoring plugin\'s status line and performance data (health only)'
+prometheus\t'Prometheus\' text format (health only)'
+markdown\t'For a ticket or a chat (health only)'"
 complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from init" -l color -d 'Colours on the terminal [default: auto; NO_COLOR is honoured]' -r -f -a "auto\t''
 always\t''
 never\t''"
@@ -262,8 +317,14 @@ complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcomma
 complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from init" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from doctor" -l config -d 'Configuration file [default: MLOPS_CONFIG, ~/.config/mlops/config.toml, /etc/mlops/config.toml]' -r -F
 complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from doctor" -l profile -d 'Profile in the configuration file whose values beat the file\'s own [default: MLOPS_PROFILE]' -r
-complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from doctor" -l output -d 'Form of the result [default: table]' -r -f -a "table\t''
-json\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from doctor" -l tracking-uri -d 'Tracking server [default: MLOPS_TRACKING_URI, MLFLOW_TRACKING_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from doctor" -l backend-store-uri -d 'Backend database of MLflow\'s: a SQLite file or a postgresql:// address [default: MLOPS_BACKEND_STORE_URI, MLFLOW_BACKEND_STORE_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from doctor" -l artifact-root -d 'Where the server\'s artifacts are: a folder or s3://bucket/path [default: MLOPS_ARTIFACT_ROOT, MLFLOW_ARTIFACTS_DESTINATION, MLFLOW_DEFAULT_ARTIFACT_ROOT]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from doctor" -l output -d 'Form of the result [default: table]' -r -f -a "table\t'For people'
+json\t'One document'
+nagios\t'A monitoring plugin\'s status line and performance data (health only)'
+prometheus\t'Prometheus\' text format (health only)'
+markdown\t'For a ticket or a chat (health only)'"
 complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from doctor" -l color -d 'Colours on the terminal [default: auto; NO_COLOR is honoured]' -r -f -a "auto\t''
 always\t''
 never\t''"
@@ -285,6 +346,43 @@ complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcomma
 complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from help" -f -a "init" -d 'Make the role and the database that MLflow needs on a PostgreSQL server, and its tables if wanted'
 complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from help" -f -a "doctor" -d 'Every difference between a database and MLflow\'s schema at its revision, what it breaks, and the SQL that mends it'
 complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c mlops -n "__fish_mlops_using_subcommand health" -l only -d 'Only checks whose id matches: `server.*`, `activity.nightly.*`; repeatable' -r
+complete -c mlops -n "__fish_mlops_using_subcommand health" -l skip -d 'No checks whose id matches; repeatable' -r
+complete -c mlops -n "__fish_mlops_using_subcommand health" -l timeout -d 'The time for all checks together' -r
+complete -c mlops -n "__fish_mlops_using_subcommand health" -l fail-on -d 'End with 0 or 1 only: 1 from this status on' -r -f -a "warning\t''
+critical\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand health" -l textfile -d 'Also write Prometheus\' text format into this file, in one step, for node_exporter\'s textfile collector' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand health" -l incident -d 'Where something is wrong, write what was found, since when, why probably, and what helps, as Markdown' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand health" -l ping -d 'Tell a dead man\'s switch that this ran, and how it went: URL/start, then URL or URL/fail (healthchecks.io)' -r
+complete -c mlops -n "__fish_mlops_using_subcommand health" -l notify -d 'Post a message to a Slack-compatible webhook when the verdict is another than that of the run before' -r
+complete -c mlops -n "__fish_mlops_using_subcommand health" -l for -d 'Look again and again for so long, and give one verdict on all of it' -r
+complete -c mlops -n "__fish_mlops_using_subcommand health" -l every -d 'The time from one look to the next, with --for' -r
+complete -c mlops -n "__fish_mlops_using_subcommand health" -l config -d 'Configuration file [default: MLOPS_CONFIG, ~/.config/mlops/config.toml, /etc/mlops/config.toml]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand health" -l profile -d 'Profile in the configuration file whose values beat the file\'s own [default: MLOPS_PROFILE]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand health" -l tracking-uri -d 'Tracking server [default: MLOPS_TRACKING_URI, MLFLOW_TRACKING_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand health" -l backend-store-uri -d 'Backend database of MLflow\'s: a SQLite file or a postgresql:// address [default: MLOPS_BACKEND_STORE_URI, MLFLOW_BACKEND_STORE_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand health" -l artifact-root -d 'Where the server\'s artifacts are: a folder or s3://bucket/path [default: MLOPS_ARTIFACT_ROOT, MLFLOW_ARTIFACTS_DESTINATION, MLFLOW_DEFAULT_ARTIFACT_ROOT]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand health" -l output -d 'Form of the result [default: table]' -r -f -a "table\t'For people'
+json\t'One document'
+nagios\t'A monitoring plugin\'s status line and performance data (health only)'
+prometheus\t'Prometheus\' text format (health only)'
+markdown\t'For a ticket or a chat (health only)'"
+complete -c mlops -n "__fish_mlops_using_subcommand health" -l color -d 'Colours on the terminal [default: auto; NO_COLOR is honoured]' -r -f -a "auto\t''
+always\t''
+never\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand health" -l progress -d 'Progress on stderr: bars on a terminal, else a line every few seconds [default: auto]' -r -f -a "auto\t''
+plain\t''
+json\t''
+none\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand health" -l work-dir -d 'Folder for private copies of SQLite files [default: TMPDIR or /tmp]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand health" -l state-dir -d 'Folder for what is remembered between runs [default: /var/lib/mlops for root, else ~/.local/state/mlops]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand health" -l jobs -d 'Threads and connections that work at once [default: the number of processors]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand health" -l deep -d 'Also write: a tag of the experiment mlops-probe, and an artifact that is deleted again'
+complete -c mlops -n "__fish_mlops_using_subcommand health" -s q -l quiet -d 'Say nothing on stderr but errors'
+complete -c mlops -n "__fish_mlops_using_subcommand health" -s v -l verbose -d 'Log to stderr what is done; twice: every statement'
+complete -c mlops -n "__fish_mlops_using_subcommand health" -l yes -d 'Agree to what would be asked'
+complete -c mlops -n "__fish_mlops_using_subcommand health" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
+complete -c mlops -n "__fish_mlops_using_subcommand health" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c mlops -n "__fish_mlops_using_subcommand demo" -l experiments -d 'Experiments' -r
 complete -c mlops -n "__fish_mlops_using_subcommand demo" -l runs -d 'Runs' -r
 complete -c mlops -n "__fish_mlops_using_subcommand demo" -l metrics -d 'Metric rows, up to tens of millions' -r
@@ -292,8 +390,14 @@ complete -c mlops -n "__fish_mlops_using_subcommand demo" -l file -d 'Write the 
 complete -c mlops -n "__fish_mlops_using_subcommand demo" -l target -d 'Migrate into this PostgreSQL database' -r
 complete -c mlops -n "__fish_mlops_using_subcommand demo" -l config -d 'Configuration file [default: MLOPS_CONFIG, ~/.config/mlops/config.toml, /etc/mlops/config.toml]' -r -F
 complete -c mlops -n "__fish_mlops_using_subcommand demo" -l profile -d 'Profile in the configuration file whose values beat the file\'s own [default: MLOPS_PROFILE]' -r
-complete -c mlops -n "__fish_mlops_using_subcommand demo" -l output -d 'Form of the result [default: table]' -r -f -a "table\t''
-json\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand demo" -l tracking-uri -d 'Tracking server [default: MLOPS_TRACKING_URI, MLFLOW_TRACKING_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand demo" -l backend-store-uri -d 'Backend database of MLflow\'s: a SQLite file or a postgresql:// address [default: MLOPS_BACKEND_STORE_URI, MLFLOW_BACKEND_STORE_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand demo" -l artifact-root -d 'Where the server\'s artifacts are: a folder or s3://bucket/path [default: MLOPS_ARTIFACT_ROOT, MLFLOW_ARTIFACTS_DESTINATION, MLFLOW_DEFAULT_ARTIFACT_ROOT]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand demo" -l output -d 'Form of the result [default: table]' -r -f -a "table\t'For people'
+json\t'One document'
+nagios\t'A monitoring plugin\'s status line and performance data (health only)'
+prometheus\t'Prometheus\' text format (health only)'
+markdown\t'For a ticket or a chat (health only)'"
 complete -c mlops -n "__fish_mlops_using_subcommand demo" -l color -d 'Colours on the terminal [default: auto; NO_COLOR is honoured]' -r -f -a "auto\t''
 always\t''
 never\t''"
@@ -309,11 +413,17 @@ complete -c mlops -n "__fish_mlops_using_subcommand demo" -s q -l quiet -d 'Say 
 complete -c mlops -n "__fish_mlops_using_subcommand demo" -s v -l verbose -d 'Log to stderr what is done; twice: every statement'
 complete -c mlops -n "__fish_mlops_using_subcommand demo" -l yes -d 'Agree to what would be asked'
 complete -c mlops -n "__fish_mlops_using_subcommand demo" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
-complete -c mlops -n "__fish_mlops_using_subcommand demo" -s h -l help -d 'Print help'
+complete -c mlops -n "__fish_mlops_using_subcommand demo" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c mlops -n "__fish_mlops_using_subcommand config; and not __fish_seen_subcommand_from show help" -l config -d 'Configuration file [default: MLOPS_CONFIG, ~/.config/mlops/config.toml, /etc/mlops/config.toml]' -r -F
 complete -c mlops -n "__fish_mlops_using_subcommand config; and not __fish_seen_subcommand_from show help" -l profile -d 'Profile in the configuration file whose values beat the file\'s own [default: MLOPS_PROFILE]' -r
-complete -c mlops -n "__fish_mlops_using_subcommand config; and not __fish_seen_subcommand_from show help" -l output -d 'Form of the result [default: table]' -r -f -a "table\t''
-json\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand config; and not __fish_seen_subcommand_from show help" -l tracking-uri -d 'Tracking server [default: MLOPS_TRACKING_URI, MLFLOW_TRACKING_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand config; and not __fish_seen_subcommand_from show help" -l backend-store-uri -d 'Backend database of MLflow\'s: a SQLite file or a postgresql:// address [default: MLOPS_BACKEND_STORE_URI, MLFLOW_BACKEND_STORE_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand config; and not __fish_seen_subcommand_from show help" -l artifact-root -d 'Where the server\'s artifacts are: a folder or s3://bucket/path [default: MLOPS_ARTIFACT_ROOT, MLFLOW_ARTIFACTS_DESTINATION, MLFLOW_DEFAULT_ARTIFACT_ROOT]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand config; and not __fish_seen_subcommand_from show help" -l output -d 'Form of the result [default: table]' -r -f -a "table\t'For people'
+json\t'One document'
+nagios\t'A monitoring plugin\'s status line and performance data (health only)'
+prometheus\t'Prometheus\' text format (health only)'
+markdown\t'For a ticket or a chat (health only)'"
 complete -c mlops -n "__fish_mlops_using_subcommand config; and not __fish_seen_subcommand_from show help" -l color -d 'Colours on the terminal [default: auto; NO_COLOR is honoured]' -r -f -a "auto\t''
 always\t''
 never\t''"
@@ -328,13 +438,19 @@ complete -c mlops -n "__fish_mlops_using_subcommand config; and not __fish_seen_
 complete -c mlops -n "__fish_mlops_using_subcommand config; and not __fish_seen_subcommand_from show help" -s v -l verbose -d 'Log to stderr what is done; twice: every statement'
 complete -c mlops -n "__fish_mlops_using_subcommand config; and not __fish_seen_subcommand_from show help" -l yes -d 'Agree to what would be asked'
 complete -c mlops -n "__fish_mlops_using_subcommand config; and not __fish_seen_subcommand_from show help" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
-complete -c mlops -n "__fish_mlops_using_subcommand config; and not __fish_seen_subcommand_from show help" -s h -l help -d 'Print help'
+complete -c mlops -n "__fish_mlops_using_subcommand config; and not __fish_seen_subcommand_from show help" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c mlops -n "__fish_mlops_using_subcommand config; and not __fish_seen_subcommand_from show help" -f -a "show" -d 'Each setting, its value (secrets masked) and its origin'
 complete -c mlops -n "__fish_mlops_using_subcommand config; and not __fish_seen_subcommand_from show help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c mlops -n "__fish_mlops_using_subcommand config; and __fish_seen_subcommand_from show" -l config -d 'Configuration file [default: MLOPS_CONFIG, ~/.config/mlops/config.toml, /etc/mlops/config.toml]' -r -F
 complete -c mlops -n "__fish_mlops_using_subcommand config; and __fish_seen_subcommand_from show" -l profile -d 'Profile in the configuration file whose values beat the file\'s own [default: MLOPS_PROFILE]' -r
-complete -c mlops -n "__fish_mlops_using_subcommand config; and __fish_seen_subcommand_from show" -l output -d 'Form of the result [default: table]' -r -f -a "table\t''
-json\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand config; and __fish_seen_subcommand_from show" -l tracking-uri -d 'Tracking server [default: MLOPS_TRACKING_URI, MLFLOW_TRACKING_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand config; and __fish_seen_subcommand_from show" -l backend-store-uri -d 'Backend database of MLflow\'s: a SQLite file or a postgresql:// address [default: MLOPS_BACKEND_STORE_URI, MLFLOW_BACKEND_STORE_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand config; and __fish_seen_subcommand_from show" -l artifact-root -d 'Where the server\'s artifacts are: a folder or s3://bucket/path [default: MLOPS_ARTIFACT_ROOT, MLFLOW_ARTIFACTS_DESTINATION, MLFLOW_DEFAULT_ARTIFACT_ROOT]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand config; and __fish_seen_subcommand_from show" -l output -d 'Form of the result [default: table]' -r -f -a "table\t'For people'
+json\t'One document'
+nagios\t'A monitoring plugin\'s status line and performance data (health only)'
+prometheus\t'Prometheus\' text format (health only)'
+markdown\t'For a ticket or a chat (health only)'"
 complete -c mlops -n "__fish_mlops_using_subcommand config; and __fish_seen_subcommand_from show" -l color -d 'Colours on the terminal [default: auto; NO_COLOR is honoured]' -r -f -a "auto\t''
 always\t''
 never\t''"
@@ -349,13 +465,19 @@ complete -c mlops -n "__fish_mlops_using_subcommand config; and __fish_seen_subc
 complete -c mlops -n "__fish_mlops_using_subcommand config; and __fish_seen_subcommand_from show" -s v -l verbose -d 'Log to stderr what is done; twice: every statement'
 complete -c mlops -n "__fish_mlops_using_subcommand config; and __fish_seen_subcommand_from show" -l yes -d 'Agree to what would be asked'
 complete -c mlops -n "__fish_mlops_using_subcommand config; and __fish_seen_subcommand_from show" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
-complete -c mlops -n "__fish_mlops_using_subcommand config; and __fish_seen_subcommand_from show" -s h -l help -d 'Print help'
+complete -c mlops -n "__fish_mlops_using_subcommand config; and __fish_seen_subcommand_from show" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c mlops -n "__fish_mlops_using_subcommand config; and __fish_seen_subcommand_from help" -f -a "show" -d 'Each setting, its value (secrets masked) and its origin'
 complete -c mlops -n "__fish_mlops_using_subcommand config; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c mlops -n "__fish_mlops_using_subcommand completions" -l config -d 'Configuration file [default: MLOPS_CONFIG, ~/.config/mlops/config.toml, /etc/mlops/config.toml]' -r -F
 complete -c mlops -n "__fish_mlops_using_subcommand completions" -l profile -d 'Profile in the configuration file whose values beat the file\'s own [default: MLOPS_PROFILE]' -r
-complete -c mlops -n "__fish_mlops_using_subcommand completions" -l output -d 'Form of the result [default: table]' -r -f -a "table\t''
-json\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand completions" -l tracking-uri -d 'Tracking server [default: MLOPS_TRACKING_URI, MLFLOW_TRACKING_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand completions" -l backend-store-uri -d 'Backend database of MLflow\'s: a SQLite file or a postgresql:// address [default: MLOPS_BACKEND_STORE_URI, MLFLOW_BACKEND_STORE_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand completions" -l artifact-root -d 'Where the server\'s artifacts are: a folder or s3://bucket/path [default: MLOPS_ARTIFACT_ROOT, MLFLOW_ARTIFACTS_DESTINATION, MLFLOW_DEFAULT_ARTIFACT_ROOT]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand completions" -l output -d 'Form of the result [default: table]' -r -f -a "table\t'For people'
+json\t'One document'
+nagios\t'A monitoring plugin\'s status line and performance data (health only)'
+prometheus\t'Prometheus\' text format (health only)'
+markdown\t'For a ticket or a chat (health only)'"
 complete -c mlops -n "__fish_mlops_using_subcommand completions" -l color -d 'Colours on the terminal [default: auto; NO_COLOR is honoured]' -r -f -a "auto\t''
 always\t''
 never\t''"
@@ -370,11 +492,17 @@ complete -c mlops -n "__fish_mlops_using_subcommand completions" -s q -l quiet -
 complete -c mlops -n "__fish_mlops_using_subcommand completions" -s v -l verbose -d 'Log to stderr what is done; twice: every statement'
 complete -c mlops -n "__fish_mlops_using_subcommand completions" -l yes -d 'Agree to what would be asked'
 complete -c mlops -n "__fish_mlops_using_subcommand completions" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
-complete -c mlops -n "__fish_mlops_using_subcommand completions" -s h -l help -d 'Print help'
+complete -c mlops -n "__fish_mlops_using_subcommand completions" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c mlops -n "__fish_mlops_using_subcommand man" -l config -d 'Configuration file [default: MLOPS_CONFIG, ~/.config/mlops/config.toml, /etc/mlops/config.toml]' -r -F
 complete -c mlops -n "__fish_mlops_using_subcommand man" -l profile -d 'Profile in the configuration file whose values beat the file\'s own [default: MLOPS_PROFILE]' -r
-complete -c mlops -n "__fish_mlops_using_subcommand man" -l output -d 'Form of the result [default: table]' -r -f -a "table\t''
-json\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand man" -l tracking-uri -d 'Tracking server [default: MLOPS_TRACKING_URI, MLFLOW_TRACKING_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand man" -l backend-store-uri -d 'Backend database of MLflow\'s: a SQLite file or a postgresql:// address [default: MLOPS_BACKEND_STORE_URI, MLFLOW_BACKEND_STORE_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand man" -l artifact-root -d 'Where the server\'s artifacts are: a folder or s3://bucket/path [default: MLOPS_ARTIFACT_ROOT, MLFLOW_ARTIFACTS_DESTINATION, MLFLOW_DEFAULT_ARTIFACT_ROOT]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand man" -l output -d 'Form of the result [default: table]' -r -f -a "table\t'For people'
+json\t'One document'
+nagios\t'A monitoring plugin\'s status line and performance data (health only)'
+prometheus\t'Prometheus\' text format (health only)'
+markdown\t'For a ticket or a chat (health only)'"
 complete -c mlops -n "__fish_mlops_using_subcommand man" -l color -d 'Colours on the terminal [default: auto; NO_COLOR is honoured]' -r -f -a "auto\t''
 always\t''
 never\t''"
@@ -389,14 +517,15 @@ complete -c mlops -n "__fish_mlops_using_subcommand man" -s q -l quiet -d 'Say n
 complete -c mlops -n "__fish_mlops_using_subcommand man" -s v -l verbose -d 'Log to stderr what is done; twice: every statement'
 complete -c mlops -n "__fish_mlops_using_subcommand man" -l yes -d 'Agree to what would be asked'
 complete -c mlops -n "__fish_mlops_using_subcommand man" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
-complete -c mlops -n "__fish_mlops_using_subcommand man" -s h -l help -d 'Print help'
-complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db demo config completions man help" -f -a "migrate" -d 'Move a store to another database or into an archive and back, or compare two stores'
-complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db demo config completions man help" -f -a "db" -d 'Look at a backend database, mend it, or make a new one'
-complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db demo config completions man help" -f -a "demo" -d 'Make a sample MLflow store and migrate it, to see what this tool does'
-complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db demo config completions man help" -f -a "config" -d 'Settings and where they come from'
-complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db demo config completions man help" -f -a "completions" -d 'Print a completion script for a shell'
-complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db demo config completions man help" -f -a "man" -d 'Write the man pages into a folder'
-complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db demo config completions man help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c mlops -n "__fish_mlops_using_subcommand man" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health demo config completions man help" -f -a "migrate" -d 'Move a store to another database or into an archive and back, or compare two stores'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health demo config completions man help" -f -a "db" -d 'Look at a backend database, mend it, or make a new one'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health demo config completions man help" -f -a "health" -d 'Look at the whole stack at once, and end with the exit code that a monitor understands'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health demo config completions man help" -f -a "demo" -d 'Make a sample MLflow store and migrate it, to see what this tool does'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health demo config completions man help" -f -a "config" -d 'Settings and where they come from'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health demo config completions man help" -f -a "completions" -d 'Print a completion script for a shell'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health demo config completions man help" -f -a "man" -d 'Write the man pages into a folder'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health demo config completions man help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcommand_from migrate" -f -a "sqlite-to-pg" -d 'Move an MLflow SQLite database into PostgreSQL'
 complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcommand_from migrate" -f -a "export" -d 'Write a store into an archive: one file to keep, to send and to restore from'
 complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcommand_from migrate" -f -a "import" -d 'Make a store of an archive, in PostgreSQL or SQLite'

@@ -2,6 +2,7 @@
 
 pub(crate) mod db;
 pub(crate) mod demo;
+pub(crate) mod health;
 pub(crate) mod migrate;
 
 use std::path::PathBuf;
@@ -22,9 +23,9 @@ stdout carries the result and nothing else; progress, warnings and hints go to s
 
 /// The operator's toolkit for MLflow
 ///
-/// Moves an MLflow backend database from SQLite to PostgreSQL, exact to the cell and all or nothing, writes it into
-/// archives and brings it back, compares any two stores, sets a PostgreSQL up for MLflow, and finds and mends what is not
-/// as MLflow makes it. Works on the databases of MLflow 1.0 to 3.17 at every schema revision.
+/// Looks at the whole stack in one cron line: server, database, artifacts, registry, runs and metrics. Moves an MLflow
+/// backend database from SQLite to PostgreSQL, exact to the cell and all or nothing, writes it into archives and brings it
+/// back, compares any two stores, sets a PostgreSQL up for MLflow, and finds and mends what is not as MLflow makes it. Works on the databases of MLflow 1.0 to 3.17 at every schema revision.
 #[derive(Parser)]
 #[command(name = "mlops", version, after_help = AFTER, max_term_width = 110)]
 pub(crate) struct Cli {
@@ -42,6 +43,8 @@ pub(crate) enum Command {
     /// Look at a backend database, mend it, or make a new one
     #[command(subcommand)]
     Db(db::Db),
+    /// Look at the whole stack at once, and end with the exit code that a monitor understands
+    Health(health::Health),
     /// Make a sample MLflow store and migrate it, to see what this tool does
     Demo(demo::Demo),
     /// Settings and where they come from
@@ -74,6 +77,17 @@ pub(crate) struct Global {
     /// Profile in the configuration file whose values beat the file's own [default: MLOPS_PROFILE]
     #[arg(long, global = true, value_name = "NAME", help_heading = "Global options")]
     pub(crate) profile: Option<String>,
+    /// Tracking server [default: MLOPS_TRACKING_URI, MLFLOW_TRACKING_URI]
+    #[arg(long, global = true, value_name = "URL", help_heading = "Global options")]
+    pub(crate) tracking_uri: Option<String>,
+    /// Backend database of MLflow's: a SQLite file or a postgresql:// address [default: MLOPS_BACKEND_STORE_URI,
+    /// MLFLOW_BACKEND_STORE_URI]
+    #[arg(long, global = true, value_name = "URL", help_heading = "Global options")]
+    pub(crate) backend_store_uri: Option<String>,
+    /// Where the server's artifacts are: a folder or s3://bucket/path [default: MLOPS_ARTIFACT_ROOT,
+    /// MLFLOW_ARTIFACTS_DESTINATION, MLFLOW_DEFAULT_ARTIFACT_ROOT]
+    #[arg(long, global = true, value_name = "ROOT", help_heading = "Global options")]
+    pub(crate) artifact_root: Option<String>,
     /// Form of the result [default: table]
     #[arg(long, global = true, value_enum, help_heading = "Global options")]
     pub(crate) output: Option<Output>,
@@ -108,8 +122,16 @@ pub(crate) struct Global {
 
 #[derive(Clone, Copy, ValueEnum)]
 pub(crate) enum Output {
+    /// For people
     Table,
+    /// One document
     Json,
+    /// A monitoring plugin's status line and performance data (health only)
+    Nagios,
+    /// Prometheus' text format (health only)
+    Prometheus,
+    /// For a ticket or a chat (health only)
+    Markdown,
 }
 
 #[derive(Clone, Copy, ValueEnum)]

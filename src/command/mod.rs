@@ -5,14 +5,15 @@ mod db;
 mod demo;
 mod doctor;
 mod generate;
+mod health;
 mod init;
 mod interrupt;
 mod journal;
 mod migrate;
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 
-use crate::cli::{Cli, Command, Global, migrate::Migrate, word};
+use crate::cli::{Cli, Command, Global, Output, migrate::Migrate, word};
 use crate::config::environment::Environment;
 use crate::config::{Flags, Settings};
 use crate::domain::consent::Consent;
@@ -20,7 +21,7 @@ use crate::domain::failure::{Failure, Outcome};
 use crate::engine::cancel::Cancel;
 use crate::engine::copy::Work;
 use crate::engine::event::Events;
-use crate::report::{self, Format, Progress, Reporter};
+use crate::report::{self, Codes, Format, Progress, Reporter};
 
 /// What every command is handed.
 struct Context {
@@ -41,7 +42,7 @@ impl Context {
 
     /// The exit code of a command that came to its end: never 0 after an interrupt, even one that came too late.
     fn exit(&self, exit: u8) -> u8 {
-        self.cancel.failure().map_or(exit, |failure| report::code(failure.kind))
+        self.cancel.failure().map_or(exit, |failure| self.reporter.codes.of(failure.kind))
     }
 
     /// Prints a result and returns the exit code.
@@ -64,27 +65,27 @@ pub fn run() -> u8 {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            return report::arguments(
-                &error,
-                json_wanted(std::env::args_os().map(|a| a.to_string_lossy().into_owned())),
-            );
+            let words: Vec<String> = std::env::args_os().map(|a| a.to_string_lossy().into_owned()).collect();
+            return report::arguments(&error, value(&words, "--output") == Some("json"), codes_of(&words));
         }
     };
-    let started = jiff::Timestamp::now();
-    let command = name(&cli.command);
     let aside = matches!(&cli.command, Command::Migrate(Migrate::Export(export)) if export.file.as_os_str() == "-");
-    let plain = Reporter {
-        format: if matches!(cli.global.output, Some(crate::cli::Output::Json)) { Format::Json } else { Format::Table },
+    // A refusal in the form of another program's plugin would be read as its verdict.
+    let own =
+        |format: &Format| matches!(cli.command, Command::Health(_)) || matches!(format, Format::Table | Format::Json);
+    let reporter = Reporter {
+        format: cli.global.output.map(format).filter(own).unwrap_or(Format::Table),
         quiet: cli.global.quiet,
-        command,
-        started,
+        command: name(&cli.command),
+        codes: codes(&cli.command),
+        started: jiff::Timestamp::now(),
         aside,
     };
     report::set_color(&cli.global.color.map_or_else(String::new, word));
     report::set_logging(cli.global.verbose);
-    let context = match context(cli.global, command, started, aside) {
+    let context = match context(cli.global, &reporter) {
         Ok(context) => context,
-        Err(failure) => return plain.failure(&failure, &[]),
+        Err(failure) => return reporter.failure(&failure, &[]),
     };
     let outcome = match cli.command {
         Command::Migrate(Migrate::SqliteToPg(arguments)) => migrate::sqlite_to_pg(&context, arguments),
@@ -94,6 +95,7 @@ pub fn run() -> u8 {
         Command::Db(crate::cli::db::Db::Info(arguments)) => db::info(&context, arguments),
         Command::Db(crate::cli::db::Db::Init(arguments)) => init::run(&context, arguments),
         Command::Db(crate::cli::db::Db::Doctor(arguments)) => doctor::run(&context, arguments),
+        Command::Health(arguments) => health::run(&context, &arguments),
         Command::Demo(arguments) => demo::run(&context, arguments),
         Command::Config(crate::cli::Config::Show) => config::show(&context),
         Command::Completions { shell } => generate::completions(shell),
@@ -130,6 +132,7 @@ fn name(command: &Command) -> &'static str {
         Command::Db(crate::cli::db::Db::Info(_)) => "db.info",
         Command::Db(crate::cli::db::Db::Init(_)) => "db.init",
         Command::Db(crate::cli::db::Db::Doctor(_)) => "db.doctor",
+        Command::Health(_) => "health",
         Command::Demo(_) => "demo",
         Command::Config(crate::cli::Config::Show) => "config.show",
         Command::Completions { .. } => "completions",
@@ -137,17 +140,49 @@ fn name(command: &Command) -> &'static str {
     }
 }
 
-fn json_wanted(mut arguments: impl Iterator<Item = String>) -> bool {
-    let mut before = String::new();
-    arguments.any(|argument| {
-        let wanted = argument == "--output=json" || (before == "--output" && argument == "json");
-        before = argument;
-        wanted
+/// Whose meaning the exit codes have.
+fn codes(command: &Command) -> Codes {
+    match command {
+        Command::Health(health) if health.fail_on.is_some() => Codes::Gate,
+        Command::Health(_) => Codes::Monitor,
+        _ => Codes::Mlops,
+    }
+}
+
+/// The same of a command line that clap does not understand.
+fn codes_of(words: &[String]) -> Codes {
+    let definition = crate::cli::definition();
+    let command = words.iter().skip(1).find(|word| definition.find_subcommand(word).is_some());
+    match command.map(String::as_str) {
+        Some("health") if value(words, "--fail-on").is_some() => Codes::Gate,
+        Some("health") => Codes::Monitor,
+        _ => Codes::Mlops,
+    }
+}
+
+/// The value of a flag in words that nobody parsed.
+fn value<'a>(words: &'a [String], flag: &str) -> Option<&'a str> {
+    words.iter().enumerate().find_map(|(index, word)| match word.strip_prefix(flag)? {
+        "" => words.get(index + 1).map(String::as_str),
+        rest => rest.strip_prefix('='),
     })
+}
+
+fn format(output: Output) -> Format {
+    match output {
+        Output::Table => Format::Table,
+        Output::Json => Format::Json,
+        Output::Nagios => Format::Nagios,
+        Output::Prometheus => Format::Prometheus,
+        Output::Markdown => Format::Markdown,
+    }
 }
 
 fn flags(global: &Global) -> Flags {
     let mut values: Vec<(&'static str, String)> = Vec::new();
+    values.extend(global.tracking_uri.clone().map(|v| ("tracking_uri", v)));
+    values.extend(global.backend_store_uri.clone().map(|v| ("backend_store_uri", v)));
+    values.extend(global.artifact_root.clone().map(|v| ("artifact_root", v)));
     values.extend(global.output.map(|v| ("output", word(v))));
     values.extend(global.color.map(|v| ("color", word(v))));
     values.extend(global.progress.map(|v| ("progress", word(v))));
@@ -157,9 +192,14 @@ fn flags(global: &Global) -> Flags {
     Flags { file: global.config.clone(), profile: global.profile.clone(), values }
 }
 
-fn context(global: Global, command: &'static str, started: jiff::Timestamp, aside: bool) -> Outcome<Context> {
+fn context(global: Global, before: &Reporter) -> Outcome<Context> {
     let settings = Settings::resolve(&flags(&global), Environment::of_process())?;
-    let format = settings.word("output", &[("table", Format::Table), ("json", Format::Json)])?;
+    let outputs: Vec<(String, Output)> = Output::value_variants().iter().map(|o| (word(*o), *o)).collect();
+    let outputs: Vec<(&str, Output)> = outputs.iter().map(|(word, output)| (word.as_str(), *output)).collect();
+    let format = format(settings.word("output", &outputs)?);
+    if before.command != "health" && !matches!(format, Format::Table | Format::Json) {
+        return Err(Failure::usage("this form of output is for `mlops health`").hint("--output table or json"));
+    }
     let color = settings.word("color", &[("auto", "auto"), ("always", "always"), ("never", "never")])?;
     // The flag beats NO_COLOR, as no-color.org asks.
     let no_color = settings.no_color() && global.color.is_none();
@@ -172,7 +212,7 @@ fn context(global: Global, command: &'static str, started: jiff::Timestamp, asid
     interrupt::listen(&cancel)?;
     Ok(Context {
         jobs: settings.jobs()?,
-        reporter: Reporter { format, quiet: global.quiet, command, started, aside },
+        reporter: Reporter { format, ..before.clone() },
         events: report::progress(progress, global.quiet),
         settings,
         cancel,

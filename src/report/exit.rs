@@ -21,3 +21,25 @@ pub fn code(kind: Kind) -> u8 {
         Kind::Interrupted(signal) => u8::try_from(128 + signal).unwrap_or(130),
     }
 }
+
+/// Whose meaning the exit codes of a command have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Codes {
+    /// Those of all commands but `health`.
+    Mlops,
+    /// Those of a monitoring plugin: what keeps the checks from running is UNKNOWN.
+    Monitor,
+    /// 0 or 1: a container's HEALTHCHECK.
+    Gate,
+}
+
+impl Codes {
+    /// The exit code of a failure.
+    pub fn of(self, kind: Kind) -> u8 {
+        match (self, kind) {
+            (Codes::Mlops, _) | (_, Kind::Interrupted(_)) => code(kind),
+            (Codes::Monitor, _) => 3,
+            (Codes::Gate, _) => 1,
+        }
+    }
+}

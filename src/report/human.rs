@@ -4,7 +4,7 @@ use anstyle::{AnsiColor, Style};
 
 use super::doctor;
 use super::table::{bytes, grouped, seconds, table};
-use super::{Result, init_view};
+use super::{Result, health, init_view};
 use crate::config::Setting;
 use crate::demo::Shown;
 use crate::domain::failure::Failure;
@@ -40,6 +40,8 @@ pub(super) fn text(result: &Result<'_>) -> String {
         Result::Diagnosed(diagnosis) => doctor::diagnosis(diagnosis),
         Result::Mending(diagnosis) => diagnosis.script(),
         Result::Mended(mended) => doctor::mended(mended),
+        Result::Health(examination) => health::table::text(examination, &jiff::tz::TimeZone::system()),
+        Result::HealthPlan(stack, planned) => health::plan::text(stack, planned),
         Result::Settings(settings) => settings_text(settings),
         Result::Demo(shown) => demo_text(shown),
         Result::Init(plan) => init_view::text(plan),

@@ -4,7 +4,7 @@
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{Reporter, Result, init_view};
+use super::{Reporter, Result, health, init_view};
 use crate::TOOL;
 use crate::config::Setting;
 use crate::demo::Shown;
@@ -61,7 +61,7 @@ pub(super) fn document(
         warnings,
         error: failure.map(|f| ErrorV1 { kind: f.kind.word(), message: &f.message, hint: f.hint.as_deref() }),
     };
-    let mut text = serde_json::to_string_pretty(&envelope).unwrap_or_default();
+    let mut text = health::json::inert(&serde_json::to_string_pretty(&envelope).unwrap_or_default());
     text.push('\n');
     text
 }
@@ -92,6 +92,8 @@ fn value(result: &Result<'_>) -> Value {
             merge(&mut value, json!({"mended": mended.mended.iter().map(doctors).collect::<Vec<_>>()}));
             value
         }
+        Result::Health(examination) => health::json::value(examination),
+        Result::HealthPlan(stack, planned) => health::plan::value(stack, planned),
         Result::Settings(settings) => settings_value(settings),
         Result::Demo(shown) => demo_value(shown),
         Result::Init(plan) => init_view::value(plan),

@@ -2,6 +2,7 @@
 
 mod doctor;
 mod exit;
+pub mod health;
 mod human;
 mod init_view;
 mod json;
@@ -15,7 +16,9 @@ use crate::config::Setting;
 use crate::demo::Shown;
 use crate::doctor::{Diagnosis, Mended};
 use crate::domain::failure::Failure;
+use crate::domain::health::Examination;
 use crate::engine::event::Events;
+use crate::health::plan::Planned;
 use crate::migrate::outcome::Migrated;
 use crate::migrate::plan::Plan;
 use crate::migrate::survey::Finding;
@@ -23,7 +26,7 @@ use crate::migrate::verify::Compared;
 use crate::source::OpenStore;
 use crate::store::postgres::provision as init;
 
-pub use exit::{PARTIAL, code};
+pub use exit::{Codes, PARTIAL, code};
 pub use json::{CERTIFICATE, certificate, time};
 
 /// The form of the result.
@@ -33,6 +36,12 @@ pub enum Format {
     Table,
     /// One JSON document.
     Json,
+    /// The output of a monitoring plugin.
+    Nagios,
+    /// Prometheus' text format.
+    Prometheus,
+    /// For a ticket or a chat.
+    Markdown,
 }
 
 /// How progress is shown.
@@ -66,6 +75,10 @@ pub enum Result<'a> {
     Mending(&'a Diagnosis),
     /// What was mended, and what is left.
     Mended(&'a Mended),
+    /// The health of a stack.
+    Health(&'a Examination),
+    /// The addresses of a stack, and the checks that would be made of it.
+    HealthPlan(&'a [(&'static str, String)], &'a [Planned]),
     /// Settings.
     Settings(&'a [Setting]),
     /// A demonstration.
@@ -77,6 +90,7 @@ pub enum Result<'a> {
 }
 
 /// Prints for one run.
+#[derive(Clone)]
 pub struct Reporter {
     /// The form of the result.
     pub format: Format,
@@ -84,6 +98,8 @@ pub struct Reporter {
     pub quiet: bool,
     /// The command, for the schema's name: `migrate.sqlite-to-pg`.
     pub command: &'static str,
+    /// Whose meaning the exit codes have.
+    pub codes: Codes,
     /// When the run began.
     pub started: jiff::Timestamp,
     /// Standard output carries an archive, so the result goes to stderr.
@@ -149,12 +165,12 @@ pub fn raw(bytes: &[u8]) {
 }
 
 /// Prints clap's help, version or complaint and returns the exit code. A complaint is JSON where JSON was asked for.
-pub fn arguments(error: &clap::Error, json_wanted: bool) -> u8 {
+pub fn arguments(error: &clap::Error, json_wanted: bool, codes: Codes) -> u8 {
     if !error.use_stderr() {
         let _ = error.print();
         return 0;
     }
-    let code = code(crate::domain::failure::Kind::Usage);
+    let code = codes.of(crate::domain::failure::Kind::Usage);
     if json_wanted {
         let text = error.to_string();
         let message = text.trim_start_matches("error: ").split("\n\n").next().unwrap_or_default();
@@ -162,6 +178,7 @@ pub fn arguments(error: &clap::Error, json_wanted: bool) -> u8 {
             format: Format::Json,
             quiet: true,
             command: "error",
+            codes,
             started: jiff::Timestamp::now(),
             aside: false,
         };
@@ -183,6 +200,20 @@ impl Reporter {
                     self.print(&human::text(result));
                 }
             }
+            Format::Nagios | Format::Prometheus | Format::Markdown => {
+                self.warnings(warnings);
+                self.print(&self.special(result, warnings));
+            }
+        }
+    }
+
+    /// A form that only health has.
+    fn special(&self, result: &Result<'_>, warnings: &[String]) -> String {
+        match (self.format, result) {
+            (Format::Nagios, Result::Health(examination)) => health::nagios::text(examination, warnings),
+            (Format::Prometheus, Result::Health(examination)) => health::prometheus::text(examination),
+            (Format::Markdown, Result::Health(examination)) => health::markdown::text(examination, warnings),
+            _ => human::text(result),
         }
     }
 
@@ -192,10 +223,11 @@ impl Reporter {
 
     /// Prints a failure and returns its exit code.
     pub fn failure(&self, failure: &Failure, warnings: &[String]) -> u8 {
-        let exit = code(failure.kind);
+        let exit = self.codes.of(failure.kind);
         match self.format {
             Format::Json => self.print(&json::document(self, None, exit, warnings, Some(failure))),
-            Format::Table => {
+            Format::Nagios => self.print(&health::nagios::failure(failure)),
+            Format::Table | Format::Prometheus | Format::Markdown => {
                 self.warnings(warnings);
                 stderr(&human::failure(failure));
             }
