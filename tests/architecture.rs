@@ -63,6 +63,8 @@ fn domain_is_pure() {
         "std::env",
         "std::time",
         "tokio",
+        "reqwest",
+        "object_store::",
         "postgres::",
         "rusqlite",
         "clap",
@@ -79,9 +81,13 @@ fn engine_knows_the_domain_and_itself() {
 
 #[test]
 fn adapters_do_not_know_each_other_or_a_capability() {
-    uses_only("store/", &["domain", "engine", "newfile", "store"]);
+    uses_only("store/", &["domain", "engine", "newfile", "store", "tls"]);
+    uses_only("artifact/", &["artifact", "domain", "engine", "tls"]);
+    uses_only("mlflow/", &["domain", "mlflow", "tls", "TOOL"]);
+    uses_only("tls.rs", &["domain"]);
     uses_only("archive/", &["domain", "engine", "newfile", "archive"]);
     uses_only("newfile.rs", &["domain"]);
+    uses_only("notify/", &["domain", "notify", "TOOL"]);
     uses_only("source.rs", &["domain", "engine", "store", "archive"]);
     for (one, other) in [("store/sqlite/", "store::postgres"), ("store/postgres/", "store::sqlite")] {
         nowhere(&[other], |name| !name.starts_with(one));
@@ -93,7 +99,8 @@ fn capabilities_neither_print_nor_parse() {
     uses_only("migrate/", &["domain", "engine", "store", "archive", "source", "newfile", "migrate", "TOOL"]);
     uses_only("demo/", &["domain", "engine", "store", "migrate", "source", "demo"]);
     uses_only("doctor/", &["domain", "engine", "store", "doctor"]);
-    uses_only("state/", &["domain", "state"]);
+    uses_only("health/", &["domain", "engine", "store", "artifact", "mlflow", "tls", "doctor", "health"]);
+    uses_only("state/", &["domain", "newfile", "state"]);
     uses_only("cli/", &["cli", "command"]);
 }
 

@@ -11,8 +11,8 @@ use crate::support::{Database, Killed, Said, folder, migrate, postgres, python, 
 /// A tracking server of a release; it ends with its stdin.
 pub(crate) struct Server {
     python: PathBuf,
-    url: String,
-    _process: Killed,
+    pub(crate) url: String,
+    process: Killed,
 }
 
 impl Server {
@@ -40,13 +40,22 @@ impl Server {
             }
             fs::read_to_string(&ready).ok()
         });
-        Server { python, url: url.trim().to_owned(), _process: process }
+        Server { python, url: url.trim().to_owned(), process }
     }
 
     pub(crate) fn script(&self, name: &str, more: &[&str]) -> Said {
         let mut command = Command::new(&self.python);
         command.arg(root().join("tests/mlflow").join(name)).args(["--tracking-uri", &self.url]).args(more);
         Said::of(command.stdin(Stdio::null()).output().unwrap())
+    }
+
+    /// Sends a signal to the web server and its workers, and not to the process that minds them.
+    pub(crate) fn signal(&self, name: &str) {
+        let minder = self.process.0.id();
+        let children = fs::read_to_string(format!("/proc/{minder}/task/{minder}/children")).unwrap();
+        let group = children.split_whitespace().next().expect("a web server");
+        let sent = Command::new("kill").args([&format!("-{name}"), "--", &format!("-{group}")]).status().unwrap();
+        assert!(sent.success());
     }
 
     fn answers(&self, surface: &str) -> String {
@@ -122,7 +131,7 @@ fn mlflow_2_9_2_lives_on_and_is_upgraded_by_the_newest() {
     a_wider_column_lives_on(&filled, newest);
 }
 
-fn upgrade(release: &str, database: &Database) {
+pub(crate) fn upgrade(release: &str, database: &Database) {
     let said =
         Command::new(python(release)).args(["-m", "mlflow", "db", "upgrade", &database.sqlalchemy()]).output().unwrap();
     assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));

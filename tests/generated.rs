@@ -55,6 +55,47 @@ fn the_example_configuration_shows_every_key_with_its_default() {
     }
 }
 
+/// Every setting and table of the example that stands in a comment is one: the lines that look like TOML are.
+#[test]
+fn every_table_of_the_example_configuration_means_something_when_it_is_no_comment() {
+    let text = fs::read_to_string(root().join("config.example.toml")).unwrap();
+    let is_setting = |line: &str| {
+        line.starts_with('[') && line.trim_end().ends_with(']')
+            || line.split_once(" = ").is_some_and(|(key, _)| key.chars().all(|c| c.is_ascii_lowercase() || c == '_'))
+    };
+    let live: Vec<&str> = text
+        .lines()
+        .map(|line| line.strip_prefix("# ").filter(|rest| is_setting(rest)).unwrap_or(line))
+        // The two exclude each other, as the comment beside one says.
+        .filter(|line| !line.starts_with("insecure = "))
+        .collect();
+    let home = folder();
+    let file = home.path().join("config.toml");
+    fs::write(&file, live.join("\n")).unwrap();
+    let arguments = ["config", "show", "--output", "json", "--config", file.to_str().unwrap()];
+    let shown = run(home.path(), &arguments).expect(0).json();
+    let settings = shown["result"].as_array().unwrap();
+    let value = |key: &str| settings.iter().find(|s| s["key"] == key).map_or("", |s| s["value"].as_str().unwrap());
+    for (table, holds) in [
+        ("health", "server.write"),
+        ("activity", "nightly"),
+        ("metric", "forecast, champion"),
+        ("probe", "energy, weather, minio, restarts, balance"),
+        ("registry", "energy-*"),
+        ("tls", "ca_file, client_certificate"),
+        ("notify", "ping = ***, webhook = ***"),
+        ("s3", "endpoint_url, region"),
+    ] {
+        assert!(value(table).contains(holds), "{table}: {}", value(table));
+    }
+    assert!(!shown.to_string().contains("hooks.slack.com"), "a secret is shown");
+    let with_profile = [&arguments[..], &["--profile", "production"]].concat();
+    let shown = run(home.path(), &with_profile).expect(0).json();
+    let notify = shown["result"].as_array().unwrap().iter().find(|s| s["key"] == "notify").unwrap().clone();
+    assert_eq!(notify["value"], "webhook = ***");
+    assert!(notify["origin"].as_str().unwrap().ends_with("[profile.production]"), "{notify}");
+}
+
 #[test]
 fn the_catalogue_is_what_the_generator_makes_of_a_real_mlflow() {
     let bin = programs(15);

@@ -17,7 +17,9 @@
 
 mod architecture;
 mod archives;
+mod artifacts;
 mod catalogue;
+mod client;
 mod command_line;
 mod copy_text;
 mod corpus;
@@ -26,9 +28,17 @@ mod exports;
 mod faults;
 mod flows;
 mod generated;
+mod health;
+mod health_database;
+mod health_faults;
+mod health_outputs;
+mod health_report;
 mod init;
+mod notify;
 mod policies;
+mod probes;
 mod properties;
+mod runs;
 mod snapshots;
 mod support;
 mod targets;

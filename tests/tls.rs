@@ -39,12 +39,12 @@ SET password_encryption = 'scram-sha-256';
 CREATE ROLE scram_user LOGIN PASSWORD 'right'; CREATE ROLE both_user LOGIN PASSWORD 'right';
 ";
 
-fn openssl(folder: &Path, arguments: &str) {
+pub(crate) fn openssl(folder: &Path, arguments: &str) {
     let output = Command::new("openssl").args(arguments.split_whitespace()).current_dir(folder).output().unwrap();
     assert!(output.status.success(), "openssl {arguments}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-const NEW_KEY: &str = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
+pub(crate) const NEW_KEY: &str = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
 
 fn authority(folder: &Path, name: &str) {
     openssl(folder, &format!("req -x509 {NEW_KEY} -keyout {name}.key -out {name}.crt -days 30 -subj /CN=mlops-{name}"));
@@ -62,7 +62,7 @@ fn certificate(folder: &Path, name: &str, subject: &str, by: &str, extensions: &
     openssl(folder, &sign);
 }
 
-fn certificates(folder: &Path) {
+pub(crate) fn certificates(folder: &Path) {
     authority(folder, "ca");
     authority(folder, "other");
     certificate(folder, "server", "elsewhere", "ca", "subjectAltName=DNS:localhost\n");
@@ -72,11 +72,12 @@ fn certificates(folder: &Path) {
     // Lists of what the authority revoked: nothing, and then the server's certificate.
     fs::write(
         folder.join("ca.conf"),
-        "[ca]\ndefault_ca=x\n[x]\ndatabase=index\ncrlnumber=number\ndefault_md=sha256\ndefault_crl_days=30\n",
+        "[ca]\ndefault_ca=x\n[x]\ndatabase=index\ncrlnumber=number\nserial=serial\ndefault_md=sha256\ndefault_crl_days=30\n[p]\ncommonName=supplied\n",
     )
     .unwrap();
     fs::write(folder.join("index"), "").unwrap();
     fs::write(folder.join("number"), "01\n").unwrap();
+    fs::write(folder.join("serial"), "01\n").unwrap();
     let ca = "ca -config ca.conf -keyfile ca.key -cert ca.crt";
     openssl(folder, &format!("{ca} -gencrl -out nothing.crl"));
     openssl(folder, &format!("{ca} -revoke server.crt"));

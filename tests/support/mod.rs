@@ -1,5 +1,7 @@
 //! What tests stand on: the program in a clean environment, private PostgreSQL clusters, cached Python environments.
 
+pub(crate) mod examination;
+pub(crate) mod listener;
 pub(crate) mod proxy;
 
 use std::path::{Path, PathBuf};
