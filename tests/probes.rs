@@ -55,7 +55,7 @@ pub(crate) fn stack(settings: HealthSettings, server: Option<&str>, only: &[&str
 
 /// Looks, and judges what stands on what.
 pub(crate) fn look(stack: Stack) -> Told {
-    let needed: Vec<String> = stack.planned.iter().filter(|p| p.needed).map(|p| p.id.clone()).collect();
+    let needed: Vec<String> = stack.look.planned.iter().filter(|p| p.needed).map(|p| p.id.clone()).collect();
     let mut readings = health::examine(stack).unwrap().readings;
     follow_dependencies(&mut readings);
     readings.into_iter().filter(|r| !needed.contains(&r.id)).map(|r| (r.id.clone(), r)).collect()
@@ -280,8 +280,8 @@ fn commands_give_values_and_nothing_of_them_stays() {
     // Restarts are counted against what an earlier run saw; a smaller number than before began again at 0.
     for (before, wanted) in [(3.0, Ok), (2.0, Warning), (0.0, Critical), (9.0, Critical)] {
         let mut later = stack(settings.clone(), None, &["probe.restarts"], Duration::from_secs(5));
-        let then = later.now.checked_sub(SignedDuration::from_hours(25)).unwrap();
-        later.memory.record("probe.restarts", then, before);
+        let then = later.look.now.checked_sub(SignedDuration::from_hours(25)).unwrap();
+        later.look.memory.record("probe.restarts", then, before);
         statuses(&look(later), &[("probe.restarts", wanted)]);
     }
 }

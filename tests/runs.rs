@@ -118,7 +118,7 @@ impl Trainer {
         let settings = configured(self.place.path(), CONFIGURATION);
         let only = ["activity.*", "metrics.*", "registry.*"];
         let mut stack = stack(settings, Some(&self.server.url), &only, Duration::from_secs(30));
-        stack.now = stack.now.checked_add(SignedDuration::from_hours(hours)).unwrap();
+        stack.look.now = stack.look.now.checked_add(SignedDuration::from_hours(hours)).unwrap();
         look(stack)
     }
 

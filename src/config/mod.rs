@@ -46,7 +46,6 @@ pub const KEYS: &[Key] = &[
         variables: &["MLOPS_BACKEND_STORE_URI", "MLFLOW_BACKEND_STORE_URI"],
         default: None,
     },
-    Key { name: "auth_store_uri", variables: &["MLOPS_AUTH_STORE_URI"], default: None },
     Key {
         name: "artifact_root",
         variables: &["MLOPS_ARTIFACT_ROOT", "MLFLOW_ARTIFACTS_DESTINATION", "MLFLOW_DEFAULT_ARTIFACT_ROOT"],
@@ -157,7 +156,7 @@ impl Settings {
     pub fn all(&self) -> Vec<Setting> {
         let mask = |setting: &Setting| {
             let mut setting = setting.clone();
-            if setting.key == "backend_store_uri" || setting.key == "auth_store_uri" {
+            if setting.key == "backend_store_uri" {
                 setting.value = setting.value.map(|v| match StoreAddress::parse(&v) {
                     Ok(address) => address.to_string(),
                     Err(_) => "*** (not an address that can be shown)".to_owned(),
@@ -244,11 +243,6 @@ impl Settings {
         self.sections.notify.clone().unwrap_or_default()
     }
 
-    /// The file's own word on certificates; [`Settings::tracking`] has it in it, below the environment's.
-    pub fn tls(&self) -> Tls {
-        self.sections.tls.clone().unwrap_or_default()
-    }
-
     /// The name of this machine, for messages.
     pub fn host(&self) -> String {
         rustix::system::uname().nodename().to_string_lossy().into_owned()
@@ -267,17 +261,6 @@ impl Settings {
     /// Where the server's artifacts are, as it was configured.
     pub fn artifact_root(&self) -> Option<&str> {
         self.get("artifact_root").map(|(text, _)| text)
-    }
-
-    /// The database of MLflow's users, where it is configured.
-    ///
-    /// # Errors
-    /// Usage: not an address.
-    pub fn auth_store_uri(&self) -> Outcome<Option<StoreAddress>> {
-        match self.get("auth_store_uri") {
-            None => Ok(None),
-            Some((text, origin)) => self.address(text).map(Some).map_err(|f| f.on(origin)),
-        }
     }
 
     /// How objects of S3 are reached, by the variables and files of MLflow and Amazon.

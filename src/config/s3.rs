@@ -32,7 +32,7 @@ pub(super) fn access(endpoint: Option<String>, region: Option<String>, environme
         key_from,
         ca_file: any(&["AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"]).or_else(|| profile.get("ca_bundle")).map(PathBuf::from),
         system_roots: any(&["SSL_CERT_FILE"]).map(PathBuf::from),
-        insecure: truth(environment, "MLFLOW_S3_IGNORE_TLS")?,
+        insecure: environment.truth("MLFLOW_S3_IGNORE_TLS")?,
     })
 }
 
@@ -58,14 +58,6 @@ fn virtual_hosted(environment: &Environment, endpoint: bool) -> Outcome<bool> {
         Some("virtual") => Ok(true),
         None | Some("auto") => Ok(!endpoint),
         Some(_) => Err(Failure::configuration("MLFLOW_BOTO_CLIENT_ADDRESSING_STYLE is none of path, virtual, auto")),
-    }
-}
-
-fn truth(environment: &Environment, name: &str) -> Outcome<bool> {
-    match environment.get(name).map(|v| v.to_lowercase()).as_deref() {
-        None | Some("false" | "0") => Ok(false),
-        Some("true" | "1") => Ok(true),
-        Some(_) => Err(Failure::configuration(format!("{name} is neither true nor false"))),
     }
 }
 

@@ -25,7 +25,7 @@ pub(super) fn complete(
                 .hint("users with passwords, tokens and client certificates are served"));
         }
     }
-    let insecure = truth(environment, "MLFLOW_TRACKING_INSECURE_TLS")?;
+    let insecure = environment.truth("MLFLOW_TRACKING_INSECURE_TLS")?;
     let named = environment.get("MLFLOW_TRACKING_SERVER_CERT_PATH");
     if insecure && named.is_some() {
         return Err(Failure::configuration(
@@ -46,14 +46,6 @@ pub(super) fn complete(
     connection.workspace = workspace;
     connection.proxy = proxy;
     Ok(connection)
-}
-
-fn truth(environment: &Environment, name: &str) -> Outcome<bool> {
-    match environment.get(name).map(|v| v.to_lowercase()).as_deref() {
-        None | Some("false" | "0") => Ok(false),
-        Some("true" | "1") => Ok(true),
-        Some(_) => Err(Failure::configuration(format!("{name} is neither true nor false"))),
-    }
 }
 
 /// User and password beat a token; each of the two comes from the environment, else from the file.

@@ -65,7 +65,7 @@ pub(super) fn expected(settings: &HealthSettings) -> Vec<(String, String)> {
 /// Looks at all activities at once, and at what is deleted.
 pub(super) async fn look(stack: Arc<Stack>) {
     let mut tasks = JoinSet::new();
-    for activity in stack.settings.activities.clone() {
+    for activity in stack.look.settings.activities.clone() {
         tasks.spawn(one(stack.clone(), activity));
     }
     if stack.wants(DELETED) {
@@ -161,14 +161,14 @@ impl Look<'_> {
             };
             return Ok(self.nothing(&judgement, format!("there is no run in {there}")));
         };
-        let age = age(self.stack.now, start);
+        let age = age(self.stack.look.now, start);
         let reading = self.judged(
             age,
             Unit::Seconds,
             judgement.at_most(Unit::Seconds),
             format!("the newest run started {} ago", span(age)),
         );
-        Ok(reading.evidence([told(run, self.stack.now)]))
+        Ok(reading.evidence([told(run, self.stack.look.now)]))
     }
 
     async fn frequency(&self, activity: &Activity) -> Result<Reading, Trouble> {
@@ -188,7 +188,7 @@ impl Look<'_> {
             .ceil();
         // The bound stands in the settings' own check.
         let most = highest as u32;
-        let since = self.stack.now.as_millisecond() - (within * 1e3) as i64;
+        let since = self.stack.look.now.as_millisecond() - (within * 1e3) as i64;
         let runs = self.first(&format!("attributes.start_time >= {since}"), NEWEST, most).await?;
         let more = if runs.len() as u32 == most { "or more " } else { "" };
         let summary = format!("{} {more}runs in the last {}", runs.len(), span(within));
@@ -206,7 +206,7 @@ impl Look<'_> {
         let share = 100.0 * broken.len() as f64 / runs.len() as f64;
         let summary = format!("{} of the newest {} runs failed", broken.len(), runs.len());
         let reading = self.judged(share, Unit::Percent, judgement.at_most(Unit::Percent), summary);
-        Ok(reading.evidence(broken.iter().take(NAMED).map(|run| told(run, self.stack.now))))
+        Ok(reading.evidence(broken.iter().take(NAMED).map(|run| told(run, self.stack.look.now))))
     }
 
     async fn running(&self, activity: &Activity) -> Result<Reading, Trouble> {
@@ -215,10 +215,11 @@ impl Look<'_> {
         let Some((oldest, start)) = runs.first().and_then(|run| Some((run, run.start?))) else {
             return Ok(self.judged(0.0, Unit::Seconds, limits, "no run is RUNNING".to_owned()));
         };
-        let age = age(self.stack.now, start);
+        let age = age(self.stack.look.now, start);
         let summary = format!("{} is RUNNING for {}", called(oldest), span(age));
-        let reading =
-            self.judged(age, Unit::Seconds, limits, summary).evidence(runs.iter().map(|run| told(run, self.stack.now)));
+        let reading = self
+            .judged(age, Unit::Seconds, limits, summary)
+            .evidence(runs.iter().map(|run| told(run, self.stack.look.now)));
         if reading.status == Status::Ok {
             return Ok(reading);
         }

@@ -76,8 +76,6 @@ pub struct Question {
 pub struct Seen {
     /// The tracking revision, for [`fits`].
     pub revision: Option<String>,
-    /// Whether the connection is encrypted (PostgreSQL).
-    pub encrypted: Option<bool>,
     /// The newest experiments, where they can be read.
     pub experiments: Vec<ExperimentMark>,
     /// Checks that were not asked after all, and why.
@@ -98,12 +96,12 @@ pub(crate) fn look(stack: &Stack) -> Seen {
     let question = Question {
         address,
         wanted: CHECKS.iter().filter(|c| stack.wants(c.id)).map(|c| c.id.to_owned()).collect(),
-        settings: stack.settings.clone(),
-        deep: stack.deep,
-        deadline: stack.deadline,
-        work_dir: stack.work_dir.clone(),
-        id: stack.id.clone(),
-        cancel: stack.cancel.clone(),
+        settings: stack.look.settings.clone(),
+        deep: stack.look.deep,
+        deadline: stack.look.deadline,
+        work_dir: stack.look.work_dir.clone(),
+        id: stack.look.id.clone(),
+        cancel: stack.look.cancel.clone(),
     };
     ask(question, &mut |reading| stack.tell(reading))
 }

@@ -47,7 +47,7 @@ pub(super) fn expected(settings: &HealthSettings) -> Vec<(String, String)> {
 /// Looks at all of them at once.
 pub(super) async fn look(stack: Arc<Stack>) {
     let mut tasks = JoinSet::new();
-    for metric in stack.settings.metrics.clone() {
+    for metric in stack.look.settings.metrics.clone() {
         tasks.spawn(one(stack.clone(), metric));
     }
     while tasks.join_next().await.is_some() {}
@@ -127,7 +127,7 @@ async fn judged(
         if runs.is_empty() {
             return Ok(Err("no run has finished yet".to_owned()));
         }
-        let judged = |run: Run| Judged { called: told(&run, stack.now), metrics: run.metrics };
+        let judged = |run: Run| Judged { called: told(&run, stack.look.now), metrics: run.metrics };
         return Ok(Ok(runs.into_iter().map(judged).collect()));
     }
     let model = metric.model.clone().unwrap_or_default();
@@ -231,5 +231,5 @@ fn decline(stack: &Stack, metric: &Metric, id: &str, expected: &Expected, runs: 
         return reading;
     }
     let newest = values.iter().rev().take(5);
-    reading.evidence(newest.map(|(value, run)| format!("{name} = {}: {}", shown(*value), told(run, stack.now))))
+    reading.evidence(newest.map(|(value, run)| format!("{name} = {}: {}", shown(*value), told(run, stack.look.now))))
 }

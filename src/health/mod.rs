@@ -103,15 +103,7 @@ impl Places {
             credentials: self.credentials.clone(),
             server,
             addresses: self.addresses(),
-            settings: look.settings,
-            planned: look.planned,
-            deep: look.deep,
-            now: look.now,
-            deadline: look.deadline,
-            memory: look.memory,
-            work_dir: look.work_dir,
-            id: look.id,
-            cancel: look.cancel,
+            look,
             release: OnceLock::new(),
             revision: OnceLock::new(),
             marks: OnceLock::new(),
@@ -152,24 +144,8 @@ pub struct Stack {
     pub server: Option<(Connection, Client)>,
     /// The backend database, where its address is known.
     pub database: Option<StoreAddress>,
-    /// Limits and configured checks.
-    pub settings: HealthSettings,
-    /// Whether it may write: `--deep`.
-    pub deep: bool,
-    /// The moment of the run, for ages.
-    pub now: Timestamp,
-    /// When all must be told. A question to another program is given the time until then.
-    pub deadline: Instant,
-    /// What earlier runs found.
-    pub memory: Memory,
-    /// Where private copies go.
-    pub work_dir: PathBuf,
-    /// The run's id.
-    pub id: String,
-    /// Interruption.
-    pub cancel: Cancel,
-    /// The checks to be made.
-    pub planned: Vec<plan::Planned>,
+    /// What this look is to be.
+    pub look: Look,
     /// Where its artifacts are.
     pub artifacts: Artifacts,
     /// Names and passwords that it uses.
@@ -192,7 +168,7 @@ pub struct Stack {
 impl Stack {
     /// Whether a check of that id is part of this run.
     pub(crate) fn wants(&self, id: &str) -> bool {
-        self.planned.iter().any(|planned| planned.id == id)
+        self.look.planned.iter().any(|planned| planned.id == id)
     }
 
     /// Waits until the server was measured, or there is none.
@@ -219,7 +195,7 @@ impl Stack {
     /// The time that is left for a question, never more than `at_most`. It ends before the run does, so that what came
     /// of it is still heard.
     pub(crate) fn patience(&self, at_most: Duration) -> Duration {
-        self.deadline.saturating_duration_since(Instant::now()).saturating_sub(MARGIN).min(at_most)
+        self.look.deadline.saturating_duration_since(Instant::now()).saturating_sub(MARGIN).min(at_most)
     }
 
     /// The limits of a built-in check, as upper bounds in its unit: configured, else none.
@@ -227,11 +203,11 @@ impl Stack {
     /// # Errors
     /// Configuration: not an amount of that unit.
     pub(crate) fn at_most(&self, id: &str, unit: Unit) -> Outcome<Limits> {
-        self.settings.judgement(id).map_or(Ok(Limits::default()), |j| j.at_most(unit))
+        self.look.settings.judgement(id).map_or(Ok(Limits::default()), |j| j.at_most(unit))
     }
 
     /// The number that a check told so long ago, or the oldest there is.
     pub(crate) fn before(&self, id: &str, ago: SignedDuration) -> Option<(Timestamp, f64)> {
-        self.memory.before(id, self.now, ago)
+        self.look.memory.before(id, self.look.now, ago)
     }
 }

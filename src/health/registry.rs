@@ -29,7 +29,7 @@ const MOST: usize = 10_000;
 const PROMPT: &str = "mlflow.prompt.is_prompt";
 
 fn alias(stack: &Stack) -> &str {
-    stack.settings.registry.alias.as_deref().unwrap_or(CHAMPION)
+    stack.look.settings.registry.alias.as_deref().unwrap_or(CHAMPION)
 }
 
 /// The version of a model that is in production: by its alias, else the newest in stage Production. The inner error
@@ -98,7 +98,7 @@ async fn pass(stack: &Stack, client: &Client) -> Reply<Pass> {
             if version.stage == STAGE && in_use(stack, &version.name) {
                 pass.production.entry(version.name.clone()).or_default().insert(version.version);
             }
-            let made = version.created.or(version.updated).map(|made| age(stack.now, made));
+            let made = version.created.or(version.updated).map(|made| age(stack.look.now, made));
             let copying = version.status == "PENDING_REGISTRATION" && made.is_some_and(|age| age < PENDING);
             if version.status == "READY" || copying {
                 continue;
@@ -119,12 +119,12 @@ async fn pass(stack: &Stack, client: &Client) -> Reply<Pass> {
 }
 
 fn in_use(stack: &Stack, model: &str) -> bool {
-    stack.settings.registry.production.iter().any(|pattern| glob::matches(pattern, model))
+    stack.look.settings.registry.production.iter().any(|pattern| glob::matches(pattern, model))
 }
 
 /// Configured limits, else those.
 fn limits(stack: &Stack, id: &str, otherwise: Limits) -> Outcome<Limits> {
-    match stack.settings.judgement(id).filter(|j| j.warning.is_some() || j.critical.is_some()) {
+    match stack.look.settings.judgement(id).filter(|j| j.warning.is_some() || j.critical.is_some()) {
         None => Ok(otherwise),
         Some(judgement) => judgement.at_most(Unit::Count),
     }
@@ -152,7 +152,7 @@ fn versions(stack: &Stack, pass: &Pass) -> Reading {
 
 async fn production(stack: &Stack, client: &Client, pass: &Pass) -> Reply<Reading> {
     let alias = alias(stack);
-    let mut unmatched: Vec<&String> = stack.settings.registry.production.iter().collect();
+    let mut unmatched: Vec<&String> = stack.look.settings.registry.production.iter().collect();
     let mut found: Vec<(Status, String)> = Vec::new();
     let mut models = 0_usize;
     let mut pages = client.registered_models("");

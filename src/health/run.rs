@@ -39,7 +39,7 @@ pub fn examine(stack: Stack) -> Outcome<Examination> {
     runtime.block_on(look(&stack));
     // What still hangs is left behind: it holds nothing that outlives the process.
     runtime.shutdown_background();
-    stack.cancel.check()?;
+    stack.look.cancel.check()?;
     let mut readings = std::mem::take(&mut *stack.found.lock().unwrap_or_else(PoisonError::into_inner));
     grow(&stack, &mut readings);
     fit(&stack, &mut readings)?;
@@ -47,7 +47,7 @@ pub fn examine(stack: Stack) -> Outcome<Examination> {
     let left = std::mem::take(&mut *stack.left.lock().unwrap_or_else(PoisonError::into_inner));
     let readings = in_order(&stack, readings, &left);
     let took = SignedDuration::try_from(begun.elapsed()).unwrap_or_default();
-    Ok(Examination { stack: stack.addresses.clone(), at: stack.now, took, readings, left })
+    Ok(Examination { stack: stack.addresses.clone(), at: stack.look.now, took, readings, left })
 }
 
 async fn look(stack: &Arc<Stack>) {
@@ -84,11 +84,11 @@ async fn look(stack: &Arc<Stack>) {
     }
     let interrupted = Arc::new(Notify::new());
     let notified = interrupted.clone();
-    stack.cancel.on_cancel(move || notified.notify_one());
+    stack.look.cancel.on_cancel(move || notified.notify_one());
     let all = async { while tasks.join_next().await.is_some() {} };
     tokio::select! {
         () = all => {}
-        () = tokio::time::sleep_until(stack.deadline.into()) => {}
+        () = tokio::time::sleep_until(stack.look.deadline.into()) => {}
         () = interrupted.notified() => {}
     }
 }
@@ -153,7 +153,7 @@ fn grow(stack: &Stack, readings: &mut Vec<Reading>) {
             (None, _) => Reading::unknown(growth, format!("{size} was not measured")).needs(size),
             (Some(_), None) => Reading::ok(growth, "no earlier run to compare with: this one is the first"),
             (Some(now), Some((then, before))) => {
-                let hours = stack.now.duration_since(then).as_hours();
+                let hours = stack.look.now.duration_since(then).as_hours();
                 let since = if hours < 48 { format!("{hours} h") } else { format!("{} days", hours / 24) };
                 Reading::measured(growth, now.value - before, Unit::Bytes, limits, format!("in the last {since}"))
             }
@@ -163,8 +163,8 @@ fn grow(stack: &Stack, readings: &mut Vec<Reading>) {
 
 /// The readings in the order of the plan, with those that nobody told.
 fn in_order(stack: &Stack, mut told: Vec<Reading>, left: &[(String, String)]) -> Vec<Reading> {
-    let mut ordered = Vec::with_capacity(stack.planned.len());
-    for planned in stack.planned.iter().filter(|p| !left.iter().any(|(id, _)| *id == p.id)) {
+    let mut ordered = Vec::with_capacity(stack.look.planned.len());
+    for planned in stack.look.planned.iter().filter(|p| !left.iter().any(|(id, _)| *id == p.id)) {
         match told.iter().position(|r| r.id == planned.id) {
             Some(index) => ordered.push(told.swap_remove(index)),
             None => ordered.push(Reading::unknown(planned.id.clone(), "no answer in time")),

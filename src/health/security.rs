@@ -41,8 +41,8 @@ pub(crate) fn addresses(stack: &Stack, credentials: &[Credential]) {
         stack.tell(passwords(&all));
     }
     if let (true, Some(address)) = (stack.wants(DATABASE), &stack.database) {
-        let until = stack.deadline.checked_sub(MARGIN).unwrap_or(stack.deadline);
-        stack.tell(database(address, &stack.id, until, &stack.cancel));
+        let until = stack.look.deadline.checked_sub(MARGIN).unwrap_or(stack.look.deadline);
+        stack.tell(database(address, &stack.look.id, until, &stack.look.cancel));
     }
 }
 

@@ -176,10 +176,10 @@ async fn expiry(stack: &Stack, connection: &Connection) {
     }
     let bound = stack.patience(LIVE);
     let shown = certificate(connection, Bounds { connect: bound, call: bound }).await;
-    let configured = stack.settings.judgement(id).map_or(Ok(Limits::default()), |j| j.at_least(Unit::Seconds));
+    let configured = stack.look.settings.judgement(id).map_or(Ok(Limits::default()), |j| j.at_least(Unit::Seconds));
     stack.tell(match (shown, or_else(configured, EXPIRES_SOON, EXPIRES_NOW, Bound::AtLeast)) {
         (Ok(Some(certificate)), Ok(limits)) => {
-            let left = certificate.not_after.duration_since(stack.now).as_secs_f64();
+            let left = certificate.not_after.duration_since(stack.look.now).as_secs_f64();
             let when = certificate.not_after.strftime("%Y-%m-%d");
             let what = if left < 0.0 {
                 format!("the certificate of {} expired on {when}", certificate.subject)

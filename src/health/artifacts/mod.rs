@@ -68,11 +68,11 @@ pub(crate) async fn look(stack: &Stack, place: &Artifacts) {
         async {
             if let (true, Some(limits)) = (stack.wants("artifacts.size"), limits("artifacts.size")) {
                 let needed = ["artifacts.size", "artifacts.growth"].iter().any(|id| {
-                    stack.settings.judgement(id).is_some_and(|j| j.warning.is_some() || j.critical.is_some())
+                    stack.look.settings.judgement(id).is_some_and(|j| j.warning.is_some() || j.critical.is_some())
                 });
                 let half = stack.patience(Duration::MAX) / 2;
                 let patience = if needed { half } else { half.min(GLANCE) };
-                match size(place, limits, needed, &stack.cancel, patience).await {
+                match size(place, limits, needed, &stack.look.cancel, patience).await {
                     Some(reading) if reading.status == Status::Ok && reading.measure.is_none() => {
                         stack.leave("artifacts.size", format!("{}; a limit on it gives it more time", reading.summary));
                     }
@@ -84,7 +84,7 @@ pub(crate) async fn look(stack: &Stack, place: &Artifacts) {
             if let (true, Some(limits)) = (stack.wants("artifacts.versions"), limits("artifacts.versions")) {
                 stack.server_is_measured().await;
                 let limits = if limits == Limits::default() { NONE_GONE } else { limits };
-                let asked = if stack.deep { MOST } else { ASKED };
+                let asked = if stack.look.deep { MOST } else { ASKED };
                 match versions(place, limits, asked, stack.patience(Duration::MAX).mul_f64(0.9)).await {
                     Some(reading) if reading.status == Status::Ok && reading.measure.is_none() => {
                         stack.leave("artifacts.versions", reading.summary);
@@ -94,16 +94,16 @@ pub(crate) async fn look(stack: &Stack, place: &Artifacts) {
             }
         },
         async {
-            if !stack.deep {
+            if !stack.look.deep {
                 return;
             }
             stack.server_is_measured().await;
             // One after the other: both may have to make the same experiment.
             if let (true, Some(limits)) = (stack.wants("server.write"), limits("server.write")) {
-                tell("server.write", write_tag(place, &stack.id, limits, stack.patience(ANSWER)).await);
+                tell("server.write", write_tag(place, &stack.look.id, limits, stack.patience(ANSWER)).await);
             }
             if let (true, Some(limits)) = (stack.wants("artifacts.write"), limits("artifacts.write")) {
-                tell("artifacts.write", write(place, &stack.id, limits, stack.patience(ANSWER)).await);
+                tell("artifacts.write", write(place, &stack.look.id, limits, stack.patience(ANSWER)).await);
             }
         },
     );
@@ -111,7 +111,7 @@ pub(crate) async fn look(stack: &Stack, place: &Artifacts) {
 
 /// What is configured: free space has a lower bound, all else an upper one.
 fn limits(stack: &Stack, id: &str) -> Outcome<Limits> {
-    match (checks::find(id).and_then(|c| c.unit), stack.settings.judgement(id)) {
+    match (checks::find(id).and_then(|c| c.unit), stack.look.settings.judgement(id)) {
         (Some(Unit::Percent), Some(judgement)) => judgement.at_least(Unit::Percent),
         (Some(unit), _) => stack.at_most(id, unit),
         (None, _) => Ok(Limits::default()),

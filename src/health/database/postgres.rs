@@ -86,8 +86,6 @@ struct Session<'a> {
 
 impl Session<'_> {
     fn look(&mut self) {
-        let seen = Seen { encrypted: Some(self.vitals.encrypted), ..Seen::default() };
-        self.asker.knows(seen.clone());
         self.size();
         self.timescaledb();
         let told = self.step("database.connections", |s| monitor::connections(&mut s.client).map(|c| s.connections(c)))
@@ -100,7 +98,7 @@ impl Session<'_> {
                 }
                 found => found.map(|found| s.statements(found.as_deref())),
             })
-            && self.step("database.revision", |s| s.revision(&seen));
+            && self.step("database.revision", |s| s.revision());
         if told && self.asker.wants("database.schema") {
             self.schema();
         }
@@ -271,7 +269,7 @@ impl Session<'_> {
         Ok(self.asker.measured(ID, slowest.mean, Unit::Seconds, summary).evidence(found.iter().map(line)))
     }
 
-    fn revision(&mut self, seen: &Seen) -> Outcome<Reading> {
+    fn revision(&mut self) -> Outcome<Reading> {
         let failed = |e: postgres::Error| examine::failed(&e);
         let role = self.vitals.role.clone();
         let grant =
@@ -285,7 +283,7 @@ impl Session<'_> {
         let (reading, revision) = identity::revision(&observed, Catalogue::embedded()?);
         // A revision before MLflow 2 has no creation time: then there is nothing to compare.
         let experiments = monitor::experiments(&mut self.client, &schema).unwrap_or_default();
-        self.asker.knows(Seen { revision, experiments, ..seen.clone() });
+        self.asker.knows(Seen { revision, experiments, ..Seen::default() });
         Ok(reading)
     }
 

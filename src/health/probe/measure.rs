@@ -79,7 +79,7 @@ pub(super) async fn measure(stack: &Stack, probe: &Probe) -> Result<Option<Seen>
         return ask_database(stack, probe, query, within).await.map(Some);
     }
     if let Some(command) = &probe.command {
-        return run(command, within, &stack.cancel).await.map(Some).map_err(broken);
+        return run(command, within, &stack.look.cancel).await.map(Some).map_err(broken);
     }
     Ok(None)
 }
@@ -182,7 +182,7 @@ pub(super) fn kind(value: &Value) -> &'static str {
 
 async fn ask_database(stack: &Stack, probe: &Probe, query: &str, within: Duration) -> Result<Seen, Reading> {
     let id = super::id(probe);
-    let own = stack.settings.databases.get(&probe.name);
+    let own = stack.look.settings.databases.get(&probe.name);
     let address = match own.or(stack.database.as_ref()) {
         Some(StoreAddress::Postgres(address)) => address.clone(),
         _ => {
@@ -194,7 +194,7 @@ async fn ask_database(stack: &Stack, probe: &Probe, query: &str, within: Duratio
         let reading = Reading::new(id.clone(), status, what);
         if own.is_none() { reading.needs("database.connect") } else { reading }
     };
-    let (run, cancel, query) = (stack.id.clone(), stack.cancel.clone(), query.to_owned());
+    let (run, cancel, query) = (stack.look.id.clone(), stack.look.cancel.clone(), query.to_owned());
     let asked = tokio::task::spawn_blocking(move || {
         // The driver must not be called on a thread that runs asynchronous work.
         let begun = Instant::now();

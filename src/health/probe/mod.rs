@@ -47,7 +47,7 @@ type Outcomes = BTreeMap<String, Result<Option<Seen>, Reading>>;
 
 /// Looks at all of them at once, then judges each with the values of all.
 pub(super) async fn look(stack: Arc<Stack>) {
-    let probes = &stack.settings.probes;
+    let probes = &stack.look.settings.probes;
     let wanted: Vec<&Probe> = probes.iter().filter(|p| stack.wants(&id(p))).collect();
     let named: Vec<String> = wanted.iter().flat_map(|p| others(p)).collect();
     let mut tasks = JoinSet::new();
@@ -58,7 +58,7 @@ pub(super) async fn look(stack: Arc<Stack>) {
         }
         let stack = stack.clone();
         tasks.spawn(async move {
-            let probe = stack.settings.probes.get(index)?;
+            let probe = stack.look.settings.probes.get(index)?;
             let seen = measure(&stack, probe).await;
             // What speaks of no other is told as soon as it is known.
             if others(probe).is_empty() && stack.wants(&id(probe)) {
@@ -156,7 +156,7 @@ fn judge(
         };
         let measured = Reading::measured(id(probe), value, unit, limits, "");
         reading.measure = measured.measure;
-        if probe.query.is_some() && !stack.settings.databases.contains_key(&probe.name) {
+        if probe.query.is_some() && !stack.look.settings.databases.contains_key(&probe.name) {
             reading = reading.needs("database.connect");
         }
     }
