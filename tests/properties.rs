@@ -3,6 +3,8 @@
 
 use std::path::Path;
 
+use jiff::Timestamp;
+use mlops::domain::retention::{Candidate, Count, Keep, Within, select};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use rusqlite::types::Value;
@@ -303,4 +305,62 @@ fn a_table_that_differs_everywhere_is_told_in_bounded_memory() {
     database.execute("DELETE FROM metrics");
     let said = verify(home.path(), file.to_str().unwrap(), &database.url()).expect(5);
     assert!(said.out.contains("metrics: 100000 rows against 0, at least "), "{}", said.out);
+}
+
+fn candidates() -> impl Strategy<Value = Vec<Candidate>> {
+    // Few distinct moments of some years, so that hours, days and weeks are shared and some moments are the same.
+    let at = (0i64..30_000, prop::sample::select(vec![60i64, 3_600, 40_000]));
+    let at = at.prop_map(|(n, scale)| Timestamp::from_second(1_700_000_000 + n * scale).unwrap());
+    let one = (at, prop::bool::weighted(0.7), prop::bool::weighted(0.1));
+    prop::collection::vec(one, 0..60).prop_map(|all| {
+        let numbered = all.into_iter().enumerate();
+        numbered
+            .map(|(number, (at, complete, pinned))| Candidate { id: format!("b-{number}"), at, complete, pinned })
+            .collect()
+    })
+}
+
+fn keep() -> impl Strategy<Value = Keep> {
+    let count =
+        || prop::option::weighted(0.4, prop_oneof![4 => (0u32..6).prop_map(Count::Newest), 1 => Just(Count::All)]);
+    let within = (0u32..2, 0u32..4, 0u32..40, 0u32..50);
+    let within = within.prop_map(|(years, months, days, hours)| Within { years, months, days, hours });
+    let counts = (count(), count(), count(), count(), count(), count());
+    (counts, prop::option::weighted(0.3, within)).prop_map(
+        |((last, hourly, daily, weekly, monthly, yearly), within)| Keep {
+            last,
+            hourly,
+            daily,
+            weekly,
+            monthly,
+            yearly,
+            within,
+        },
+    )
+}
+
+/// The newest complete backup and all pinned ones survive any rules; incomplete ones change nothing for the others; and
+/// what is kept is kept again, for the same reasons: each rule finds the newest of each of its buckets among what it
+/// kept, and its count ends where it ended before.
+#[test]
+fn what_must_stay_stays_and_what_was_kept_is_kept_again() {
+    let mut runner = TestRunner::new(Config { cases: 500, failure_persistence: None, ..Config::default() });
+    runner
+        .run(&(candidates(), keep()), |(candidates, keep)| {
+            let decisions = select(&candidates, &keep);
+            assert_eq!(decisions.len(), candidates.len());
+            let kept = |id: &str| decisions.iter().any(|d| d.id == id && d.kept);
+            assert!(candidates.iter().filter(|c| c.pinned).all(|c| kept(&c.id)));
+            if let Some(at) = candidates.iter().filter(|c| c.complete).map(|c| c.at).max() {
+                assert!(candidates.iter().any(|c| c.complete && c.at == at && kept(&c.id)));
+            }
+            let left: Vec<Candidate> = candidates.iter().filter(|c| kept(&c.id)).cloned().collect();
+            let before: Vec<_> = decisions.iter().filter(|d| d.kept).cloned().collect();
+            assert_eq!(select(&left, &keep), before);
+            let complete: Vec<Candidate> = candidates.iter().filter(|c| c.complete).cloned().collect();
+            let of_complete = decisions.iter().filter(|d| complete.iter().any(|c| c.id == d.id)).cloned();
+            assert_eq!(select(&complete, &keep), of_complete.collect::<Vec<_>>());
+            Ok(())
+        })
+        .unwrap();
 }

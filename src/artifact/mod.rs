@@ -1,11 +1,9 @@
 //! Artifact stores: a folder of this machine, or objects of S3. Whether they are there, how much lies in them, whether
 //! a thing is still in its place, whether they take a file. Every call is bounded by the caller's patience.
 
-pub mod files;
 mod folder;
 mod probe;
 mod s3;
-mod shelf;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,7 +11,6 @@ use std::time::Duration;
 pub use folder::{Disk, look_for};
 pub use probe::{NAME as PROBE_NAME, is_stale};
 pub use s3::{Bucket, S3};
-pub use shelf::Folder;
 
 use crate::domain::artifact_address::ArtifactAddress;
 use crate::domain::failure::Outcome;

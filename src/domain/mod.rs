@@ -21,6 +21,7 @@ pub mod health;
 pub mod identity;
 pub mod mention;
 pub mod object_storage;
+pub mod retention;
 pub mod server;
 pub mod step;
 pub mod table;
