@@ -3,7 +3,7 @@
 
 use std::fs::{self, File, Permissions};
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::domain::address::shown;
@@ -56,6 +56,36 @@ impl NewFile {
         }
     }
 
+    /// Begins a file that is to take the place of another, with that one's permissions and owner: whoever used the old
+    /// one must be able to use the new one.
+    ///
+    /// # Errors
+    /// Target: there is no such file, the folder cannot be written to, or the owner is another user.
+    pub fn succeeding(target: &Path) -> Outcome<NewFile> {
+        let failed = |e: io::Error| Failure::target(format!("{}: {e}", shown(target)));
+        // A link stays a link: what it leads to is replaced.
+        let real = fs::canonicalize(target).map_err(failed)?;
+        let old = fs::metadata(&real).map_err(failed)?;
+        let new = NewFile::begin(&real, 0o600)?;
+        let mine = new.file.metadata().map_err(failed)?;
+        if mine.gid() != old.gid() {
+            // One who is not of that group cannot give a file to it, and then its owner still has it.
+            let _ = std::os::unix::fs::fchown(&new.file, None, Some(old.gid()));
+        }
+        if mine.uid() != old.uid() {
+            std::os::unix::fs::fchown(&new.file, Some(old.uid()), None).map_err(|e| {
+                Failure::target(format!(
+                    "{} belongs to user {}, and a new one would not: {e}",
+                    shown(target),
+                    old.uid()
+                ))
+                .hint("run this as that user, or as root")
+            })?;
+        }
+        new.file.set_permissions(Permissions::from_mode(old.mode() & 0o7777)).map_err(failed)?;
+        Ok(new)
+    }
+
     fn begin(target: &Path, mode: u32) -> Outcome<NewFile> {
         let folder = folder_of(target);
         remove_abandoned(&folder);
@@ -101,6 +131,29 @@ impl NewFile {
         self.file.sync_all().map_err(failed)?;
         self.temporary.persist(&self.target).map_err(|e| failed(e.error))?;
         File::open(folder_of(&self.target)).and_then(|f| f.sync_all()).map_err(failed)
+    }
+
+    /// Takes the name of the older file, which is then found under `aside`, in the same folder. At no moment is there no
+    /// file under the name.
+    ///
+    /// # Errors
+    /// Refused: `aside` is taken. Target: the disk failed, or the file system has no hard links.
+    pub fn succeed(self, aside: &Path) -> Outcome<()> {
+        let failed = |e: io::Error| Failure::target(format!("{}: {e}", shown(&self.target)));
+        let sync = || File::open(folder_of(&self.target)).and_then(|f| f.sync_all()).map_err(failed);
+        self.file.sync_all().map_err(failed)?;
+        fs::hard_link(&self.target, aside).map_err(|e| match e.kind() {
+            io::ErrorKind::AlreadyExists => taken(aside),
+            _ => Failure::target(format!("{} cannot be kept as {}: {e}", shown(&self.target), shown(aside)))
+                .hint("move the old file away by hand"),
+        })?;
+        // The second name of the old file is on the disk before the first one is taken from it.
+        let renamed = sync().and_then(|()| self.temporary.persist(&self.target).map_err(|e| failed(e.error)));
+        if let Err(failure) = renamed {
+            let _ = fs::remove_file(aside);
+            return Err(failure);
+        }
+        sync()
     }
 
     /// Gives it its name, after it has reached the disk.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crate::support::{Killed, Said, folder, mlops, postgres, programs, rounds, run, sample, verify, wait_for};
+use crate::support::{Killed, Said, folder, migrate, mlops, postgres, programs, rounds, run, sample, verify, wait_for};
 
 fn export(home: &Path, source: &str, archive: &Path, more: &[&str]) -> Said {
     let arguments = ["migrate", "export", "--progress", "none", source, "--file", archive.to_str().unwrap()];
@@ -230,4 +230,74 @@ fn tables_of_another_program_survive_an_archive_with_whatever_they_hold() {
     )
     .expect(0);
     assert!(said.out.contains("we ird.T/x"), "{}", said.out);
+}
+
+/// PostgreSQL keeps NaN, -0.0 and JSON numbers of any length; SQLite does not.
+#[test]
+fn what_sqlite_cannot_hold_is_named_before_anything_is_written() {
+    let home = folder();
+    let database = postgres(15).database("exports_to_sqlite");
+    migrate(home.path(), &sample(2_000), &database.url(), &["-q"]).expect(0);
+    database.execute("INSERT INTO evaluation_datasets (dataset_id, name, workspace) VALUES ('d-1', 'n', 'default')");
+    let record = |id: &str, json: &str| {
+        database.execute(&format!(
+            "INSERT INTO evaluation_dataset_records (dataset_record_id, dataset_id, inputs, input_hash)
+             VALUES ('{id}', 'd-1', '{json}', '{id}')"
+        ));
+    };
+    let kept = [
+        "{\"a\": NaN}".replace("NaN", "12345678901234567890.5"),
+        "1.0".to_owned(),
+        "-0.0".to_owned(),
+        "-7e3".to_owned(),
+        "0.30000000000000004".to_owned(),
+        "9223372036854775807".to_owned(),
+        "-9223372036854775808".to_owned(),
+        "1e19".to_owned(),
+        "5e-324".to_owned(),
+        "1.7976931348623157e308".to_owned(),
+        "1e400".to_owned(),
+        "\"1.0\"".to_owned(),
+        "null".to_owned(),
+        " [1] ".to_owned(),
+    ];
+    for (number, json) in kept.iter().enumerate() {
+        record(&format!("kept-{number}"), json);
+    }
+    let zeros = "(SELECT ctid FROM metrics WHERE value <> 0 ORDER BY run_uuid, key, step, timestamp LIMIT 3)";
+    database.execute(&format!("UPDATE metrics SET value = '-0.0' WHERE ctid IN {zeros}"));
+    let path = |name: &str| home.path().join(name);
+    let to_sqlite = |archive: &str, file: &str, more: &[&str]| {
+        export(home.path(), &database.url(), &path(archive), &["-q"]).expect(0);
+        import(home.path(), &path(archive), path(file).to_str().unwrap(), more)
+    };
+    let note = "3 values are -0.0, which SQLite keeps as 0.0";
+    for (number, more) in [&["--dry-run"][..], &[]].iter().enumerate() {
+        let said = to_sqlite(&format!("kept-{number}.tar"), "kept.db", more).expect(0);
+        assert!(said.err.contains(note), "{}{}", said.out, said.err);
+    }
+    verify(home.path(), &database.url(), path("kept.db").to_str().unwrap()).expect(0);
+
+    database.execute("UPDATE metrics SET value = 'NaN' WHERE key = 'train_loss' AND step = 1");
+    record("lost-1", "4307595054005657272807.14435");
+    record("lost-2", "9.2e18");
+    for (number, more) in [&["--dry-run"][..], &[], &["--no-verify"]].iter().enumerate() {
+        let Said { code, out, err } = to_sqlite(&format!("lost-{number}.tar"), "lost.db", more);
+        let said = format!("{out}{err}");
+        assert_eq!(code, 6, "{said}");
+        for words in [
+            "SQLite cannot keep",
+            "`metrics.value` is NaN, which SQLite stores as NULL",
+            "key=\"train_loss\"",
+            "`evaluation_dataset_records.inputs` is a JSON document of one number",
+            "2 rows; first: dataset_record_id=\"lost-1\"",
+        ] {
+            assert!(said.contains(words), "{words}: {said}");
+        }
+        assert!(!said.contains("quarantine") && !path("lost.db").exists(), "{said}");
+    }
+    // PostgreSQL takes the same archive.
+    let again = postgres(15).database("exports_to_pg_again");
+    import(home.path(), &path("lost-0.tar"), &again.url(), &[]).expect(0);
+    verify(home.path(), &database.url(), &again.url()).expect(0);
 }

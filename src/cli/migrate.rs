@@ -61,8 +61,8 @@ pub(crate) struct SqliteToPg {
 /// How a target is filled.
 #[derive(Args)]
 pub(crate) struct Publishing {
-    /// In PostgreSQL, move MLflow tables with data that are in the target into a schema mlops_replaced_<id>, where they
-    /// stay
+    /// Put what is in the target's place aside, where it stays: in PostgreSQL MLflow tables with data, in a schema
+    /// mlops_replaced_<id>; a SQLite file that nobody uses, as FILE.mlops-replaced-<id>
     #[arg(long)]
     pub(crate) replace: bool,
     /// Write what was proven into this file, as JSON: both ends without secrets, revision, counts, digests, times
@@ -160,7 +160,7 @@ pub(crate) struct Import {
     /// The archive; - is standard input
     #[arg(value_name = "ARCHIVE")]
     pub(crate) archive: PathBuf,
-    /// The store to be made: a postgresql:// address, or a SQLite file that is not there yet
+    /// The store to be made: a postgresql:// address, or a SQLite file
     #[arg(long, value_name = "URL")]
     pub(crate) target: String,
     #[command(flatten)]

@@ -30,6 +30,13 @@ pub enum Cell {
     Bytes(Span),
 }
 
+impl Cell {
+    /// Whether it is the float -0.0, which equals 0.0 and which SQLite keeps as that.
+    pub fn is_negative_zero(self) -> bool {
+        matches!(self, Cell::Float(value) if value == 0.0 && value.is_sign_negative())
+    }
+}
+
 /// Rows of one table, row by row.
 #[derive(Debug)]
 pub struct Batch {

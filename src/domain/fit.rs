@@ -1,9 +1,9 @@
-//! Whether a value fits the PostgreSQL column that it is meant for. The same judgement serves the inspection before
-//! a migration and the encoder during it, so that both say the same.
+//! Whether a value fits the PostgreSQL or SQLite column that it is meant for. The same judgement serves the inspection
+//! before a migration and the encoder during it, so that both say the same.
 
 use std::fmt;
 
-use crate::domain::cell::{Batch, Cell};
+use crate::domain::cell::{Batch, Cell, canonical_number};
 use crate::domain::table::{Column, Type};
 
 /// Why a value does not fit.
@@ -30,6 +30,10 @@ pub enum Misfit {
     NotDate,
     /// A JSON document that is nested deeper than PostgreSQL's parser goes.
     TooDeep,
+    /// NaN, which SQLite stores as NULL.
+    NotANumber,
+    /// A JSON document that is one number which SQLite does not give back.
+    Digits,
 }
 
 impl Misfit {
@@ -47,6 +51,11 @@ impl Misfit {
             Misfit::NotDate => "is not a date of the form YYYY-MM-DD".to_owned(),
             Misfit::TooDeep => {
                 format!("is nested deeper than {MOST_LEVELS} levels, where PostgreSQL's parser gives up")
+            }
+            Misfit::NotANumber => "is NaN, which SQLite stores as NULL".to_owned(),
+            Misfit::Digits => {
+                "is a JSON document of one number, which SQLite turns into a number of its own and rounds otherwise"
+                    .to_owned()
             }
             Misfit::NotJson => "is not a JSON document (NaN and Infinity are not JSON)".to_owned(),
         }
@@ -81,6 +90,41 @@ pub fn check(column: &Column, batch: &Batch, cell: Cell) -> Result<(), Misfit> {
         (_, Cell::Text(_) | Cell::Json(_)) => Err(Misfit::Class("text")),
         (_, Cell::Bytes(_)) => Err(Misfit::Class("a blob")),
     }
+}
+
+/// Judges one value against its column in SQLite, which enforces neither types nor lengths.
+///
+/// # Errors
+/// The misfit, when SQLite would give back a value that is not equal to it. -0.0 comes back as 0.0, which is.
+pub fn check_sqlite(column: &Column, batch: &Batch, cell: Cell) -> Result<(), Misfit> {
+    match (column.kind, cell) {
+        (_, Cell::Float(value)) if value.is_nan() => Err(Misfit::NotANumber),
+        (Type::Json, Cell::Json(span)) if !sqlite_keeps(batch.bytes(span)) => Err(Misfit::Digits),
+        _ => Ok(()),
+    }
+}
+
+/// Significant digits that SQLite's conversion of text into a float is exact for; of longer numbers it rounds a few
+/// otherwise than the nearest float (seen with 3.54.1, 65,000 numbers).
+const SQLITE_DIGITS: usize = 19;
+
+/// Whether a JSON text comes back from a column with NUMERIC affinity as something that is counted equal
+/// ([`canonical_number`]).
+fn sqlite_keeps(text: &[u8]) -> bool {
+    if canonical_number(text).is_none() {
+        return true;
+    }
+    let number = String::from_utf8_lossy(text);
+    let number = number.trim_ascii();
+    if number.parse::<i64>().is_ok() {
+        return true;
+    }
+    // A float that is a whole number becomes an integer, up to the very last of them; a float of that size stands for
+    // itself otherwise.
+    let on_the_edge = number.parse::<f64>().is_ok_and(|f| (9.2e18..=9_223_372_036_854_775_808.0).contains(&f.abs()));
+    let mantissa = number.split(['e', 'E']).next().unwrap_or_default();
+    let digits: String = mantissa.chars().filter(char::is_ascii_digit).collect();
+    !on_the_edge && digits.trim_matches('0').len() <= SQLITE_DIGITS
 }
 
 fn text(bytes: &[u8], max_chars: Option<u32>) -> Result<(), Misfit> {
@@ -140,7 +184,23 @@ pub fn days(text: &[u8]) -> Option<i32> {
 
 #[cfg(test)]
 mod tests {
-    use super::{days, levels};
+    use super::{days, levels, sqlite_keeps};
+
+    #[test]
+    fn sqlite_keeps_what_is_no_bare_number_and_numbers_of_few_digits() {
+        let kept =
+            ["{}", "[1.23456789012345678901]", "\"1\"", "null", "true", "1.0", " -1.10 ", "1e400", "-0.0", "1e-400"];
+        for text in
+            kept.into_iter().chain(["9223372036854775807", "-9223372036854775808", "1e19", "0.30000000000000004"])
+        {
+            assert!(sqlite_keeps(text.as_bytes()), "{text}");
+        }
+        for text in
+            ["4307595054005657272807.14435", "9.2e18", "-9223372036854775000.0", "123456789012345678901234567890"]
+        {
+            assert!(!sqlite_keeps(text.as_bytes()), "{text}");
+        }
+    }
 
     #[test]
     fn brackets_in_texts_are_no_levels() {

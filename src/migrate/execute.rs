@@ -20,13 +20,14 @@ use crate::engine::event::Event;
 use crate::migrate::outcome::{Migrated, MigratedTable};
 use crate::migrate::pipeline::{Loaded, Pipeline};
 use crate::migrate::plan::{Destination, Existing, Plan, Prepared};
-use crate::migrate::survey::{refusal, survey};
+use crate::migrate::survey::{Taker, refusal, survey, zeros_note};
 use crate::newfile::NewFile;
 use crate::source::OpenStore;
 use crate::store::postgres::connect::Postgres;
 use crate::store::postgres::source::PgSource;
 use crate::store::postgres::stage::{Stage, recheck};
 use crate::store::postgres::target;
+use crate::store::sqlite::occupied;
 use crate::store::sqlite::rules;
 use crate::store::sqlite::sink::SqliteSink;
 use crate::store::sqlite::source::SqliteSource;
@@ -37,6 +38,9 @@ use crate::store::sqlite::source::SqliteSource;
 /// Refused.
 pub fn consent(plan: &Plan, consent: &Consent<'_>) -> Outcome<Option<Confirmed>> {
     match &plan.existing {
+        Existing::MovedTo(aside, _) if plan.target.engine == "SQLite" => consent
+            .to(&format!("put a new file in the place of {}, which is then found as {aside}", plan.target.address))
+            .map(Some),
         Existing::MovedTo(schema, tables) => consent
             .to(&format!("move {tables} tables with data in {} to the schema {schema}", plan.target.address))
             .map(Some),
@@ -79,7 +83,9 @@ pub fn execute(
     let clock = Clock::new(begun);
     prepared.fits()?;
     let Prepared { plan, store, shapes, destination, aside, stream, findings: _ } = prepared;
-    let surveyed = plan.applied.surveyed;
+    let (taker, engine) = (destination.taker(), plan.target.engine);
+    // An archive takes every value: there is nothing to look for.
+    let surveyed = plan.applied.surveyed || taker == Taker::Archive;
     let outcome = match destination {
         Destination::Archive(path) => {
             let to = match stream {
@@ -88,7 +94,7 @@ pub fn execute(
             };
             to_archive(plan, &store, &shapes, to, clock, work)
         }
-        Destination::Sqlite(path) => to_sqlite(plan, &store, &shapes, &path, aside, clock, work),
+        Destination::Sqlite(path) => to_sqlite(plan, &store, &shapes, (&path, confirmed), aside, clock, work),
         Destination::Postgres { postgres, seen, place } => {
             let seen = (&seen, &place);
             to_postgres(plan, &store, &shapes, &postgres, seen, confirmed, aside, clock, work)
@@ -99,8 +105,8 @@ pub fn execute(
         // A value that does not fit, or a broken key: say all of them at once, not only the first.
         Err(failure) if failure.kind == Kind::Source && !surveyed => {
             store.check(work.cancel)?;
-            let findings = survey(&store, &shapes, work)?.findings;
-            if findings.is_empty() { Err(failure) } else { Err(refusal(&store.address, &findings)) }
+            let findings = survey(&store, &shapes, taker, work)?.findings;
+            if findings.is_empty() { Err(failure) } else { Err(refusal(&store.address, engine, &findings)) }
         }
         other => other,
     }
@@ -253,14 +259,21 @@ fn to_sqlite(
     plan: Plan,
     store: &OpenStore,
     shapes: &[Shape],
-    path: &Path,
+    (path, confirmed): (&Path, Option<&Confirmed>),
     aside: Option<NewFile>,
     mut clock: Clock,
     work: &Work<'_>,
 ) -> Outcome<Migrated> {
     store.check(work.cancel)?;
     let tables = &store.identity.tables;
-    let sink = SqliteSink::create(path, tables, &store.foreign(shapes))?;
+    let foreign = store.foreign(shapes);
+    let sink = match &plan.existing {
+        Existing::MovedTo(..) => {
+            let confirmed = confirmed.ok_or_else(|| Failure::internal("a file would be replaced without consent"))?;
+            SqliteSink::replacing(path, &occupied::aside(path, &plan.id), tables, &foreign, confirmed)?
+        }
+        Existing::Nothing | Existing::FreshServer(_) => SqliteSink::create(path, tables, &foreign)?,
+    };
     let rows: Vec<u64> = plan.tables.iter().map(|(_, rows)| *rows).collect();
     work.events.event(Event::Phase { name: "copying rows", total: Some(plan.rows()), unit: "rows" });
     let sources = copy(store.source.as_ref(), &sink, shapes, &rows, work)?;
@@ -275,9 +288,11 @@ fn to_sqlite(
         clock.lap("verification");
     }
     work.cancel.check()?;
+    let zeros = if plan.applied.surveyed { None } else { zeros_note(sink.negative_zeros()) };
     with_rows_aside(aside, || sink.publish())?;
     clock.lap("publishing");
     let mut warnings = plan.notes.clone();
+    warnings.extend(zeros);
     warnings.extend(outdated(store, &plan));
     Ok(migrated(plan, shapes, &sources, targets.as_deref(), clock, warnings))
 }

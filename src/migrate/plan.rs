@@ -2,22 +2,23 @@
 
 use std::collections::BTreeSet;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::archive::layout::Compression;
-use crate::domain::address::{PgAddress, StoreAddress};
+use crate::domain::address::{PgAddress, StoreAddress, shown};
 use crate::domain::catalogue::Catalogue;
 use crate::domain::ddl;
-use crate::domain::failure::{Failure, Outcome};
+use crate::domain::failure::{Failure, Kind, Outcome};
 use crate::domain::table::Shape;
 use crate::engine::copy::{Work, count};
 use crate::migrate::policy::{self, Applied, Policies};
-use crate::migrate::survey::{Finding, refusal};
+use crate::migrate::survey::{Finding, Taker, refusal};
 use crate::newfile::NewFile;
 use crate::source::{OpenStore, Opening};
 use crate::store::postgres::connect::Postgres;
 use crate::store::postgres::target::{self, Contents, Place, REPLACED, Target};
+use crate::store::sqlite::occupied;
 
 /// What an operator asked for.
 pub struct Request {
@@ -106,7 +107,7 @@ pub enum Existing {
     Nothing,
     /// A fresh server's empty tables, which are replaced.
     FreshServer(usize),
-    /// Tables with data, which are moved to this schema.
+    /// Tables with data, which are moved to this schema; for SQLite the whole file, which is kept under this name.
     MovedTo(String, usize),
 }
 
@@ -120,7 +121,7 @@ pub struct Prepared {
     pub shapes: Vec<Shape>,
     /// The target.
     pub destination: Destination,
-    /// What keeps the plan from being carried out: all that PostgreSQL cannot hold and no policy takes care of.
+    /// What keeps the plan from being carried out: all that the target cannot hold and no policy takes care of.
     pub findings: Vec<Finding>,
     /// The rows that are put aside, written but without a name.
     pub aside: Option<NewFile>,
@@ -134,7 +135,11 @@ impl Prepared {
     /// # Errors
     /// Source: no, with every finding.
     pub fn fits(&self) -> Outcome<()> {
-        if self.findings.is_empty() { Ok(()) } else { Err(refusal(&self.store.address, &self.findings)) }
+        if self.findings.is_empty() {
+            Ok(())
+        } else {
+            Err(refusal(&self.store.address, self.plan.target.engine, &self.findings))
+        }
     }
 }
 
@@ -149,10 +154,21 @@ pub enum Destination {
         /// Where the tables will be put.
         place: Place,
     },
-    /// A SQLite file that does not exist yet.
+    /// A SQLite file: one that does not exist yet, or one that is replaced.
     Sqlite(PathBuf),
     /// An archive that does not exist yet; `-` is standard output.
     Archive(PathBuf),
+}
+
+impl Destination {
+    /// By whose rules rows are judged.
+    pub fn taker(&self) -> Taker {
+        match self {
+            Destination::Postgres { .. } => Taker::Postgres,
+            Destination::Sqlite(_) => Taker::Sqlite,
+            Destination::Archive(_) => Taker::Archive,
+        }
+    }
 }
 
 /// Looks at both ends and makes the plan. Changes nothing.
@@ -191,8 +207,7 @@ pub fn prepare(request: &Request, work: &Work<'_>) -> Outcome<Prepared> {
     };
     let destination = match &request.target {
         StoreAddress::Sqlite(path) => {
-            // Made and thrown away again: whether the name is free and the folder takes a file.
-            NewFile::create(path, 0o600)?;
+            plan.existing = sqlite_existing(request, path)?;
             Destination::Sqlite(path.clone())
         }
         StoreAddress::Archive(path) => {
@@ -209,9 +224,8 @@ pub fn prepare(request: &Request, work: &Work<'_>) -> Outcome<Prepared> {
     };
     let (mut findings, mut aside) = (Vec::new(), None);
     if request.survey || request.policies.any() {
-        let for_postgres = matches!(destination, Destination::Postgres { .. });
         let outcomes =
-            policy::apply(&mut store, &mut shapes, &request.policies, for_postgres, &request.work_dir, work)?;
+            policy::apply(&mut store, &mut shapes, &request.policies, destination.taker(), &request.work_dir, work)?;
         plan.notes.extend(outcomes.notes);
         plan.applied = outcomes.applied;
         (findings, aside) = (outcomes.findings, outcomes.aside);
@@ -224,6 +238,31 @@ pub fn prepare(request: &Request, work: &Work<'_>) -> Outcome<Prepared> {
 /// The revisions of a store in words for documents: line and id.
 pub fn revision_words(store: &OpenStore) -> Vec<(String, String)> {
     store.identity.revisions.iter().map(|r| (r.line.word().to_owned(), r.id.clone())).collect()
+}
+
+/// What is in the place of a SQLite file, where it may be replaced.
+fn sqlite_existing(request: &Request, path: &Path) -> Outcome<Existing> {
+    if !request.replace || path.symlink_metadata().is_err() {
+        // Made and thrown away again: whether the name is free and the folder takes a file.
+        NewFile::create(path, 0o600).map_err(|failure| match failure.kind {
+            Kind::Refused => failure.hint(
+                "name a file that does not exist yet, or give --replace: the file is then kept beside the new one",
+            ),
+            _ => failure,
+        })?;
+        occupied::unused(path)?;
+        return Ok(Existing::Nothing);
+    }
+    let tables = match occupied::in_the_way(path)? {
+        occupied::Existing::Nothing => return Ok(Existing::Nothing),
+        occupied::Existing::Fresh(tables) | occupied::Existing::Data(tables, _) => tables,
+        occupied::Existing::Other(what) => {
+            return Err(Failure::refused(format!("what is there is no MLflow store and is not replaced: {what}"))
+                .hint("move it away by hand, or name another file"));
+        }
+    };
+    NewFile::succeeding(path)?;
+    Ok(Existing::MovedTo(shown(&occupied::aside(path, &request.id)), tables))
 }
 
 fn left_out(store: &OpenStore, include: &[String]) -> Vec<String> {

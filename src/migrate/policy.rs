@@ -15,7 +15,7 @@ use crate::engine::Part;
 use crate::engine::amend::Amended;
 use crate::engine::copy::{Work, copy};
 use crate::engine::event::Event;
-use crate::migrate::survey::{AddressForm, Finding, Overlong, Surveyor};
+use crate::migrate::survey::{AddressForm, Finding, Overlong, Surveyor, Taker, zeros_note};
 use crate::newfile::NewFile;
 use crate::source::OpenStore;
 use crate::store::scratch::Scratch;
@@ -103,11 +103,12 @@ pub(super) fn apply(
     store: &mut OpenStore,
     shapes: &mut Vec<Shape>,
     policies: &Policies,
-    for_postgres: bool,
+    taker: Taker,
     work_dir: &Path,
     work: &Work<'_>,
 ) -> Outcome<Outcomes> {
     store.check(work.cancel)?;
+    let for_postgres = taker == Taker::Postgres;
     if policies.quarantine.is_some() && for_postgres && store.proven.is_some() {
         unpack(store, shapes, work_dir, work)?;
     }
@@ -120,7 +121,7 @@ pub(super) fn apply(
         store,
         shapes,
         amendments: &amendments,
-        for_postgres,
+        taker,
         widen: policies.widen,
         quarantine: quarantine.as_ref(),
         work,
@@ -135,7 +136,7 @@ pub(super) fn apply(
         ..Applied::default()
     };
     let mut findings = survey.findings;
-    let mut notes = Vec::new();
+    let mut notes: Vec<String> = zeros_note(survey.negative_zeros).into_iter().collect();
     if policies.widen {
         for overlong in survey.overlong {
             let widened = widen(store, shapes, overlong);

@@ -80,13 +80,18 @@ pub struct Survey {
     pub addresses: BTreeMap<AddressForm, (u64, u64)>,
     /// How many experiment ids are changed in each place.
     pub ids: BTreeMap<String, u64>,
+    /// Values that are -0.0, where SQLite is to take them.
+    pub negative_zeros: u64,
 }
 
 const SHOWN: usize = 3;
+const KEPT: &str =
+    "SQLite has no value for it: mend these rows in the source, or move them to PostgreSQL or an archive";
 const MEND: &str = "mend these rows, or --bad-rows quarantine puts them and what refers to them aside";
 
 fn advice(misfit: Misfit, column: &str, remapped: bool) -> &'static str {
     match misfit {
+        Misfit::NotANumber | Misfit::Digits => KEPT,
         Misfit::TooLong { .. } => {
             "--widen makes the column longer in the target, --bad-rows quarantine puts them aside"
         }
@@ -97,13 +102,24 @@ fn advice(misfit: Misfit, column: &str, remapped: bool) -> &'static str {
     }
 }
 
+/// What rows are meant for, and so by whose rules they are judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Taker {
+    /// PostgreSQL, with all of its types, lengths and references.
+    Postgres,
+    /// A SQLite file, which refuses nothing and changes a few values.
+    Sqlite,
+    /// An archive, which takes everything as it is.
+    Archive,
+}
+
 /// How a source is surveyed.
 pub(super) struct Surveyor<'a> {
     pub(super) store: &'a OpenStore,
     pub(super) shapes: &'a [Shape],
     pub(super) amendments: &'a Amendments,
-    /// Whether PostgreSQL is to take the rows: a SQLite file takes everything.
-    pub(super) for_postgres: bool,
+    /// Who is to take the rows.
+    pub(super) taker: Taker,
     /// Whether text that is too long is no reason to put a row aside, because its column is widened.
     pub(super) widen: bool,
     /// Where bad rows are marked.
@@ -111,13 +127,13 @@ pub(super) struct Surveyor<'a> {
     pub(super) work: &'a Work<'a>,
 }
 
-/// Reads the whole source and reports all that PostgreSQL could not take.
+/// Reads the whole source and reports all that its taker could not keep.
 ///
 /// # Errors
 /// The source failed, or the interruption.
-pub fn survey(store: &OpenStore, shapes: &[Shape], work: &Work<'_>) -> Outcome<Survey> {
+pub fn survey(store: &OpenStore, shapes: &[Shape], taker: Taker, work: &Work<'_>) -> Outcome<Survey> {
     let nothing = Amendments::default();
-    Surveyor { store, shapes, amendments: &nothing, for_postgres: true, widen: false, quarantine: None, work }.run()
+    Surveyor { store, shapes, amendments: &nothing, taker, widen: false, quarantine: None, work }.run()
 }
 
 /// What was found in one part of a table.
@@ -127,6 +143,7 @@ struct Part {
     longest: BTreeMap<usize, (u32, u32, u64)>,
     addresses: BTreeMap<AddressForm, (u64, u64)>,
     ids: BTreeMap<String, u64>,
+    negative_zeros: u64,
 }
 
 impl Surveyor<'_> {
@@ -164,7 +181,7 @@ impl Surveyor<'_> {
         for (shape, part) in self.shapes.iter().zip(found.into_inner().unwrap_or_else(PoisonError::into_inner)) {
             survey.add(shape, part);
         }
-        if let Some(snapshot) = self.store.snapshot.as_ref().filter(|_| self.for_postgres) {
+        if let Some(snapshot) = self.store.snapshot.as_ref().filter(|_| self.taker == Taker::Postgres) {
             for broken in rules::broken(snapshot, &self.store.identity.tables, self.shapes, SHOWN)? {
                 let rules::Broken { table, what, rows, first } = broken;
                 survey.findings.push(Finding { table, column: None, what, rows, first, advice: MEND });
@@ -197,7 +214,7 @@ impl Surveyor<'_> {
             for place in &places {
                 part.count_address(shape, place, batch, row, changed.contains(&place.column));
             }
-            if self.for_postgres {
+            if self.taker != Taker::Archive {
                 let number = numbers.get(index).copied();
                 match amended_row {
                     Some(new) => self.judge(shape, &amended, new, number, part)?,
@@ -211,7 +228,13 @@ impl Surveyor<'_> {
 
     fn judge(&self, shape: &Shape, batch: &Batch, row: &[Cell], number: Option<i64>, part: &mut Part) -> Outcome<()> {
         for (position, (column, cell)) in shape.columns.iter().zip(row).enumerate() {
-            let Err(misfit) = fit::check(column, batch, *cell) else { continue };
+            let judged = match self.taker {
+                Taker::Postgres => fit::check(column, batch, *cell),
+                Taker::Sqlite => fit::check_sqlite(column, batch, *cell),
+                Taker::Archive => Ok(()),
+            };
+            part.negative_zeros += u64::from(self.taker == Taker::Sqlite && cell.is_negative_zero());
+            let Err(misfit) = judged else { continue };
             if let (Misfit::TooLong { limit }, Cell::Text(span)) = (misfit, cell) {
                 let characters = String::from_utf8_lossy(batch.bytes(*span)).chars().count();
                 let longest = part.longest.entry(position).or_insert((limit, 0, 0));
@@ -280,6 +303,7 @@ impl Part {
         for (place, rows) in other.ids {
             *self.ids.entry(place).or_default() += rows;
         }
+        self.negative_zeros += other.negative_zeros;
     }
 }
 
@@ -295,12 +319,20 @@ impl Survey {
             *mine = (mine.0 + all, mine.1 + rewritten);
         }
         self.ids.extend(part.ids);
+        self.negative_zeros += part.negative_zeros;
     }
 }
 
+/// A word on values that are -0.0 in the source and come to SQLite.
+pub(super) fn zeros_note(values: u64) -> Option<String> {
+    (values > 0).then(|| {
+        format!("{values} values are -0.0, which SQLite keeps as 0.0: the two are equal, and are counted as equal here")
+    })
+}
+
 /// The findings as the failure that a migration ends with.
-pub fn refusal(address: &str, findings: &[Finding]) -> Failure {
+pub fn refusal(address: &str, engine: &str, findings: &[Finding]) -> Failure {
     let lines: Vec<String> = findings.iter().map(|f| format!("\n  - {}", f.text())).collect();
-    Failure::source(format!("{address} holds what PostgreSQL cannot keep, so nothing was migrated:{}", lines.concat()))
+    Failure::source(format!("{address} holds what {engine} cannot keep, so nothing was migrated:{}", lines.concat()))
         .hint("nothing is ever cut or changed silently; --dry-run shows what each policy would do")
 }

@@ -79,6 +79,9 @@ fn plan_text(plan: &Plan, findings: &[Finding]) -> String {
     let existing = match &plan.existing {
         Existing::Nothing => "nothing of MLflow's is there".to_owned(),
         Existing::FreshServer(n) => format!("the {n} empty tables of a fresh server are replaced"),
+        Existing::MovedTo(aside, _) if plan.target.engine == "SQLite" => {
+            format!("the file that is there is replaced, and kept as {aside}")
+        }
         Existing::MovedTo(schema, n) => format!("{n} tables with data are moved to the schema {schema}"),
     };
     let mut out = format!("{}\n", painted(BOLD, "Plan, nothing was changed"));
@@ -94,7 +97,10 @@ fn plan_text(plan: &Plan, findings: &[Finding]) -> String {
     if !findings.is_empty() {
         out.push_str(&format!(
             "\n{}\n",
-            painted(BAD, "PostgreSQL cannot keep what follows, so the migration would be refused:")
+            painted(
+                BAD,
+                &format!("{} cannot keep what follows, so the migration would be refused:", plan.target.engine)
+            )
         ));
         for finding in findings {
             out.push_str(&format!("  - {}\n", finding.text()));
@@ -212,9 +218,13 @@ fn migrated_text(migrated: &Migrated) -> String {
         phases.join(", ")
     ));
     if let Existing::MovedTo(schema, n) = &plan.existing {
-        out.push_str(&format!(
-            "The {n} tables that were there are now in the schema {schema}; drop it when you no longer need it.\n"
-        ));
+        out.push_str(&if plan.target.engine == "SQLite" {
+            format!("The file that was there is now {schema}; remove it when you no longer need it.\n")
+        } else {
+            format!(
+                "The {n} tables that were there are now in the schema {schema}; drop it when you no longer need it.\n"
+            )
+        });
     }
     out.push_str(&if migrated.verified {
         let which = if plan.applied.rows_aside() > 0 { "every row that was copied" } else { "every row" };

@@ -16,6 +16,7 @@ pub mod rows;
 pub mod source;
 pub mod stage;
 pub mod target;
+pub mod temporary;
 mod tls;
 
 use std::error::Error as _;

@@ -16,7 +16,7 @@ pub fn observe(snapshot: &Snapshot) -> Outcome<Observed> {
     open_readonly(&snapshot.path(), true).and_then(|connection| look(&connection)).of_source(snapshot.original())
 }
 
-fn look(connection: &Connection) -> rusqlite::Result<Observed> {
+pub(super) fn look(connection: &Connection) -> rusqlite::Result<Observed> {
     let mut observed = Observed { sqlite: true, ..Observed::default() };
     let mut statement = connection
         .prepare("SELECT type, name FROM sqlite_master WHERE type IN ('table', 'view', 'trigger') ORDER BY name")?;

@@ -1,17 +1,23 @@
 //! A new SQLite file as a sink: written under a temporary name beside its final one, and renamed when it was checked.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rusqlite::Connection;
 use rusqlite::types::{ToSqlOutput, Value, ValueRef};
 
 use super::Explain;
+use super::occupied::{self, Existing, Seen};
+use crate::domain::address::shown;
 use crate::domain::catalogue::TableDef;
 use crate::domain::cell::{Batch, Cell};
+use crate::domain::consent::Confirmed;
 use crate::domain::ddl::{quote, quote_list};
-use crate::domain::failure::Outcome;
+use crate::domain::failure::{Failure, Outcome};
+use crate::domain::fit;
 use crate::domain::table::{Shape, TableShape, Type};
+use crate::engine::compare::key_text;
 use crate::engine::{Part, RowSink, RowWriter};
 use crate::newfile::NewFile;
 
@@ -20,6 +26,15 @@ pub struct SqliteSink {
     connection: Mutex<Connection>,
     file: NewFile,
     target: PathBuf,
+    old: Option<Old>,
+    /// Values that were -0.0.
+    negative_zeros: AtomicU64,
+}
+
+/// The file whose place the new one takes.
+struct Old {
+    seen: Option<Seen>,
+    aside: PathBuf,
 }
 
 impl SqliteSink {
@@ -28,9 +43,30 @@ impl SqliteSink {
     /// # Errors
     /// Target: the file is there already, or its folder cannot be written to.
     pub fn create(target: &Path, tables: &[Arc<TableDef>], foreign: &[Shape]) -> Outcome<SqliteSink> {
-        let mut statements: Vec<String> = tables.iter().map(|t| t.sqlite.create.clone()).collect();
-        statements.extend(foreign.iter().map(|shape| create_foreign_table(shape)));
-        Self::with_tables(target, &statements)
+        // As SQLite itself makes files: what the umask leaves of this.
+        Self::with_tables(target, NewFile::create(target, 0o666)?, None, &statements(tables, foreign))
+    }
+
+    /// Begins a new file that takes the place of the database `target` and has its permissions; that is then found under
+    /// `aside`, in the same folder ([`occupied::aside`]).
+    ///
+    /// # Errors
+    /// Target: there is no such database, it is in use, or its folder cannot be written to.
+    pub fn replacing(
+        target: &Path,
+        aside: &Path,
+        tables: &[Arc<TableDef>],
+        foreign: &[Shape],
+        _: &Confirmed,
+    ) -> Outcome<SqliteSink> {
+        let seen = Seen::of(target);
+        match occupied::in_the_way(target)? {
+            Existing::Data(..) | Existing::Fresh(_) => {}
+            Existing::Nothing => return Err(Failure::target(format!("{} is gone", shown(target)))),
+            Existing::Other(what) => return Err(Failure::refused(format!("what is there is no MLflow store: {what}"))),
+        }
+        let old = Some(Old { seen, aside: aside.to_owned() });
+        Self::with_tables(target, NewFile::succeeding(target)?, old, &statements(tables, foreign))
     }
 
     /// The same with tables that enforce nothing: for rows some of which break MLflow's rules and are to be found.
@@ -45,12 +81,10 @@ impl SqliteSink {
         };
         let mut statements: Vec<String> = tables.iter().map(lenient).collect();
         statements.extend(foreign.iter().map(|shape| create_foreign_table(shape)));
-        Self::with_tables(target, &statements)
+        Self::with_tables(target, NewFile::create(target, 0o666)?, None, &statements)
     }
 
-    fn with_tables(target: &Path, statements: &[String]) -> Outcome<SqliteSink> {
-        // As SQLite itself makes files: what the umask leaves of this.
-        let file = NewFile::create(target, 0o666)?;
+    fn with_tables(target: &Path, file: NewFile, old: Option<Old>, statements: &[String]) -> Outcome<SqliteSink> {
         let connection = Connection::open(file.path()).of_target(target)?;
         connection
             .execute_batch(&format!(
@@ -60,7 +94,13 @@ impl SqliteSink {
                 statements.join(";\n")
             ))
             .of_target(target)?;
-        Ok(SqliteSink { connection: Mutex::new(connection), file, target: target.to_owned() })
+        Ok(SqliteSink {
+            connection: Mutex::new(connection),
+            file,
+            target: target.to_owned(),
+            old,
+            negative_zeros: AtomicU64::new(0),
+        })
     }
 
     fn connection(&self) -> MutexGuard<'_, Connection> {
@@ -101,6 +141,11 @@ impl SqliteSink {
         self.connection().execute_batch(&sql).of_target(&self.target)
     }
 
+    /// How many of the values that were written are -0.0, which SQLite keeps as 0.0.
+    pub fn negative_zeros(&self) -> u64 {
+        self.negative_zeros.load(Ordering::Relaxed)
+    }
+
     /// Where the unpublished file is.
     pub fn path(&self) -> &Path {
         self.file.path()
@@ -109,12 +154,27 @@ impl SqliteSink {
     /// Gives the file its final name, after it has reached the disk.
     ///
     /// # Errors
-    /// Target: the file appeared meanwhile, or the disk failed.
+    /// Refused: the file appeared meanwhile. Target: the file that is replaced is in use, or was written to since; a
+    /// `-wal` or `-journal` lies under the name; or the disk failed.
     pub fn publish(self) -> Outcome<()> {
         let connection = self.connection.into_inner().unwrap_or_else(PoisonError::into_inner);
         connection.close().map_err(|(_, e)| e).of_target(&self.target)?;
-        self.file.publish()
+        occupied::unused(&self.target)?;
+        match self.old {
+            None => self.file.publish(),
+            Some(old) if old.seen != Seen::of(&self.target) => Err(Failure::target(format!(
+                "{} was written to meanwhile, so it was not replaced",
+                shown(&self.target)
+            ))
+            .hint("stop whatever writes to it and run this again")),
+            Some(old) => self.file.succeed(&old.aside),
+        }
     }
+}
+
+fn statements(tables: &[Arc<TableDef>], foreign: &[Shape]) -> Vec<String> {
+    let own = tables.iter().map(|t| t.sqlite.create.clone());
+    own.chain(foreign.iter().map(|shape| create_foreign_table(shape))).collect()
 }
 
 /// A table of another program, with its primary key.
@@ -167,9 +227,29 @@ impl RowWriter for SqliteWriter<'_> {
         let connection = self.sink.connection();
         let mut statement = connection.prepare_cached(&self.sql).of_target(&self.sink.target)?;
         for row in batch.iter() {
+            self.judge(batch, row)?;
             let values = row.iter().map(|cell| bind(batch, *cell));
             statement.execute(rusqlite::params_from_iter(values)).of_target(&self.sink.target)?;
             self.rows += 1;
+        }
+        Ok(())
+    }
+}
+
+impl SqliteWriter<'_> {
+    /// Refuses what SQLite would silently change.
+    fn judge(&self, batch: &Batch, row: &[Cell]) -> Outcome<()> {
+        let shape = batch.shape();
+        for (column, cell) in shape.columns.iter().zip(row) {
+            if let Err(misfit) = fit::check_sqlite(column, batch, *cell) {
+                let key = key_text(shape, batch, row);
+                let key: Vec<String> = key.into_iter().map(|(name, value)| format!("{name}={value}")).collect();
+                let place = format!("`{}.{}` of the row {}", shape.name, column.name, key.join(", "));
+                return Err(Failure::source(format!("{place} {misfit}")));
+            }
+            if cell.is_negative_zero() {
+                self.sink.negative_zeros.fetch_add(1, Ordering::Relaxed);
+            }
         }
         Ok(())
     }

@@ -43,7 +43,7 @@ pub struct Snapshot {
 
 /// What lies beside the file.
 pub(super) struct Beside {
-    wal: Option<PathBuf>,
+    pub(super) wal: Option<PathBuf>,
     shm: bool,
     pub(super) journal: Option<PathBuf>,
     pub(super) wal_mode: bool,
