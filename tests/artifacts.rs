@@ -204,12 +204,12 @@ fn counting_ends_in_time_and_says_that_it_is_not_all() {
 }
 
 /// moto's server, as long as it is kept.
-struct ObjectStore {
-    access: S3Access,
+pub(crate) struct ObjectStore {
+    pub(crate) access: S3Access,
     _process: Killed,
 }
 
-fn object_store(home: &Path, more: &[&str]) -> ObjectStore {
+pub(crate) fn object_store(home: &Path, more: &[&str]) -> ObjectStore {
     let ready = home.join("objects");
     let log = fs::File::create(home.join("objects.log")).unwrap();
     let child = Command::new(environment("moto").join("bin/python"))

@@ -35,6 +35,7 @@ mod health_outputs;
 mod health_report;
 mod init;
 mod notify;
+mod places;
 mod policies;
 mod probes;
 mod properties;

@@ -1,17 +1,31 @@
 //! Artifact stores: a folder of this machine, or objects of S3. Whether they are there, how much lies in them, whether
 //! a thing is still in its place, whether they take a file. Every call is bounded by the caller's patience.
 
+mod download;
+pub mod files;
 mod folder;
+mod lease;
+mod listing;
+mod objects;
 mod probe;
 mod s3;
+mod shelf;
+mod upload;
+mod waiting;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use tokio::runtime::Handle;
+
 pub use folder::{Disk, look_for};
+pub use objects::Objects;
 pub use probe::{NAME as PROBE_NAME, is_stale};
 pub use s3::{Bucket, S3};
+pub use shelf::Folder;
+pub use waiting::{LockPace, Patience};
 
+use self::files::Shelf;
 use crate::domain::artifact_address::ArtifactAddress;
 use crate::domain::failure::Outcome;
 use crate::engine::cancel::Cancel;
@@ -51,6 +65,25 @@ pub enum Presence {
     Gone,
     /// Nobody can say from here, for that reason.
     Unseen(String),
+}
+
+/// The files at an address; `None`: the address names no place that is reached without the tracking server. `work` is
+/// a folder for what is staged on its way to S3. Nothing is looked at yet; what is done later ends with `cancel`.
+///
+/// # Errors
+/// Configuration: certificates that cannot be read, no key for a server of one's own.
+pub fn shelf(
+    address: &ArtifactAddress,
+    s3: &S3,
+    runtime: &Handle,
+    work: &Path,
+    cancel: &Cancel,
+) -> Outcome<Option<Box<dyn Shelf>>> {
+    Ok(match ArtifactStore::at(address, s3)? {
+        Some(ArtifactStore::Local(path)) => Some(Box::new(Folder::new(&path))),
+        Some(ArtifactStore::S3(bucket)) => Some(Box::new(Objects::new(bucket, runtime.clone(), work, cancel.clone()))),
+        None => None,
+    })
 }
 
 impl ArtifactStore {

@@ -12,6 +12,7 @@ use object_store::path::Path;
 use object_store::{BackoffConfig, ObjectStoreExt, PutPayload, RetryConfig};
 use secrecy::ExposeSecret;
 
+use super::listing::{self, Listing};
 use super::{Inventory, Presence, probe};
 use crate::domain::failure::{Failure, Outcome};
 use crate::domain::object_storage::S3Access;
@@ -47,7 +48,7 @@ struct Ready(reqwest::Client);
 
 impl HttpConnector for Ready {
     fn connect(&self, _: &ClientOptions) -> object_store::Result<HttpClient> {
-        Ok(HttpClient::new(self.0.clone()))
+        Ok(HttpClient::new(listing::Reading::through(HttpClient::new(self.0.clone()))))
     }
 }
 
@@ -104,7 +105,8 @@ impl S3 {
             };
             builder = builder.with_endpoint(place).with_allow_http(endpoint.starts_with("http://"));
         }
-        builder = builder.with_virtual_hosted_style_request(access.virtual_hosted);
+        // One request per object: not every server knows how to delete many at once.
+        builder = builder.with_virtual_hosted_style_request(access.virtual_hosted).with_disable_bulk_delete(true);
         match &access.key {
             Some(key) => {
                 builder = builder.with_access_key_id(&key.id).with_secret_access_key(key.secret.expose_secret());
@@ -163,8 +165,52 @@ impl std::fmt::Display for Bucket {
 }
 
 impl Bucket {
+    /// The same bucket, further down.
+    pub(super) fn at(&self, path: &str) -> Bucket {
+        let key = match (self.key.as_str(), path) {
+            (key, "") => key.to_owned(),
+            ("", path) => path.to_owned(),
+            (key, path) => format!("{key}/{path}"),
+        };
+        Bucket { key, ..self.clone() }
+    }
+
+    /// The objects themselves.
+    pub(super) fn store(&self) -> &AmazonS3 {
+        &self.store
+    }
+
+    /// The key as a path; `None`: it is none that can be asked for.
+    pub(super) fn object(&self) -> Option<Path> {
+        // It would ask for a key without these slashes instead.
+        let whole = !self.key.is_empty() && !self.key.starts_with('/') && !self.key.ends_with('/');
+        Path::parse(&self.key).ok().filter(|_| whole)
+    }
+
+    /// A page of the keys below this one, as they are, and where the next page begins.
+    pub(super) async fn list(
+        &self,
+        most: Option<usize>,
+        token: Option<String>,
+        patience: Duration,
+    ) -> Result<Listing, Refusal> {
+        let mut options = PaginatedListOptions { max_keys: most, page_token: token, ..PaginatedListOptions::default() };
+        options.extensions.insert(listing::Raw);
+        let prefix = if self.key.is_empty() { None } else { Some(format!("{}/", self.key)) };
+        let mut page = self.within(patience, self.store.list_paginated(prefix.as_deref(), options)).await?;
+        page.result.extensions.remove::<Listing>().ok_or_else(|| {
+            let failure = Failure::source(format!("{self}: the list of objects cannot be understood"));
+            Refusal { why: Why::Answered, failure }
+        })
+    }
+
+    /// Length of the key of this place with the slash after it.
+    pub(super) fn below_from(&self) -> usize {
+        if self.key.is_empty() { 0 } else { self.key.len() + 1 }
+    }
+
     /// Waits so long for an answer, and says what a refusal means.
-    async fn within<T>(
+    pub(super) async fn within<T>(
         &self,
         patience: Duration,
         answer: impl Future<Output = object_store::Result<T>>,
@@ -175,7 +221,7 @@ impl Bucket {
             Err(_) => {
                 let seconds = (patience.as_secs_f64() * 10.0).round() / 10.0;
                 let failure = Failure::unreachable(format!("{self}: no answer within {seconds} s{}", self.server()));
-                Err(Refusal { absent: false, failure: failure.hint(self.whereabouts()) })
+                Err(Refusal { why: Why::Silent, failure: failure.hint(self.whereabouts()) })
             }
         }
     }
@@ -192,9 +238,17 @@ impl Bucket {
         }
     }
 
-    fn refusal(&self, error: &object_store::Error) -> Refusal {
-        let absent = matches!(error, object_store::Error::NotFound { .. });
+    pub(super) fn refusal(&self, error: &object_store::Error) -> Refusal {
         let (code, from) = (code(error), &self.access.key_from);
+        let why = match (code.as_str(), error) {
+            ("NoSuchBucket", _) => Why::Answered,
+            (_, object_store::Error::NotFound { .. }) => Why::Absent,
+            (_, object_store::Error::AlreadyExists { .. }) => Why::There,
+            (_, object_store::Error::Precondition { .. } | object_store::Error::NotModified { .. }) => Why::Another,
+            ("NotImplemented" | "501 Not Implemented", _) => Why::Unknown,
+            _ if answered(error) => Why::Answered,
+            _ => Why::Silent,
+        };
         let failure = match (code.as_str(), error) {
             ("NoSuchBucket", _) => Failure::source(format!("the bucket {} is not there{}", self.name, self.server()))
                 .hint("is it the right object store (MLFLOW_S3_ENDPOINT_URL), and was the bucket made there?"),
@@ -209,6 +263,8 @@ impl Bucket {
                 Failure::configuration(format!("{self}: the bucket is in another region ({code})"))
                     .hint("AWS_REGION names the bucket's")
             }
+            ("InvalidObjectState", _) => Failure::source(format!("{self}: the object lies in an archive ({code})"))
+                .hint("restore it in the object store first"),
             (_, object_store::Error::PermissionDenied { .. }) => {
                 Failure::source(format!("{self}: this key may not do that ({code})"))
                     .hint(format!("the key comes from {from}; it needs to list, get, put and delete below {self}"))
@@ -221,24 +277,11 @@ impl Bucket {
                 Failure::unreachable(format!("{self}: no answer{}: {reason}", self.server())).hint(self.whereabouts())
             }
         };
-        Refusal { absent, failure }
-    }
-
-    /// A page of keys below a path: those that begin with it and a slash.
-    async fn page(
-        &self,
-        below: &str,
-        most: Option<usize>,
-        token: Option<String>,
-        patience: Duration,
-    ) -> Outcome<object_store::list::PaginatedListResult> {
-        let prefix = if below.is_empty() { None } else { Some(format!("{below}/")) };
-        let options = PaginatedListOptions { max_keys: most, page_token: token, ..PaginatedListOptions::default() };
-        self.within(patience, self.store.list_paginated(prefix.as_deref(), options)).await.map_err(|r| r.failure)
+        Refusal { why, failure }
     }
 
     pub(super) async fn there(&self, patience: Duration) -> Outcome<()> {
-        self.page(&self.key, Some(1), None, patience).await.map(drop)
+        self.list(Some(1), None, patience).await.map(drop).map_err(|r| r.failure)
     }
 
     pub(super) async fn inventory(&self, cancel: &Cancel, patience: Duration) -> Outcome<Inventory> {
@@ -248,20 +291,20 @@ impl Bucket {
         loop {
             cancel.check()?;
             let left = end.saturating_duration_since(Instant::now());
-            let page = match self.page(&self.key, None, token, left).await {
+            let page = match self.list(None, token, left).await {
                 Ok(page) => page,
                 // Some was counted, and then there was no more time.
                 Err(_) if seen.files > 0 && Instant::now() >= end => {
                     seen.whole = false;
                     return Ok(seen);
                 }
-                Err(failure) => return Err(failure),
+                Err(refusal) => return Err(refusal.failure),
             };
-            for object in &page.result.objects {
+            for object in &page.objects {
                 seen.files += 1;
-                seen.bytes = seen.bytes.saturating_add(object.size);
+                seen.bytes = seen.bytes.saturating_add(object.bytes);
             }
-            token = page.page_token;
+            token = page.next;
             if token.is_none() {
                 return Ok(seen);
             }
@@ -270,8 +313,8 @@ impl Bucket {
 
     pub(super) async fn holds_something(&self, patience: Duration) -> Outcome<Presence> {
         let end = Instant::now() + patience;
-        let page = self.page(&self.key, Some(1), None, patience).await?;
-        if !page.result.objects.is_empty() {
+        let page = self.list(Some(1), None, patience).await.map_err(|r| r.failure)?;
+        if !page.objects.is_empty() {
             return Ok(Presence::There);
         }
         if self.key.is_empty() {
@@ -283,7 +326,7 @@ impl Bucket {
         let left = end.saturating_duration_since(Instant::now());
         match self.within(left, self.store.head(&path)).await {
             Ok(_) => Ok(Presence::There),
-            Err(refusal) if refusal.absent => Ok(Presence::Gone),
+            Err(refusal) if refusal.why == Why::Absent => Ok(Presence::Gone),
             Err(refusal) => Err(refusal.failure),
         }
     }
@@ -306,7 +349,9 @@ impl Bucket {
         let removed = self.within(left, self.store.delete(&path)).await;
         match (seen, removed) {
             (Err(failure), _) => Err(failure.as_target()),
-            (Ok(()), Err(refusal)) if !refusal.absent => Err(refusal.failure.as_target().on("removing the probe")),
+            (Ok(()), Err(refusal)) if refusal.why != Why::Absent => {
+                Err(refusal.failure.as_target().on("removing the probe"))
+            }
             (Ok(()), _) => Ok(took),
         }
     }
@@ -339,10 +384,26 @@ impl Bucket {
 }
 
 /// Why something was not done.
-struct Refusal {
-    /// Because the thing is not there.
-    absent: bool,
-    failure: Failure,
+pub(super) struct Refusal {
+    pub(super) why: Why,
+    pub(super) failure: Failure,
+}
+
+/// What a caller can act on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Why {
+    /// The thing is not there.
+    Absent,
+    /// One is there already, or somebody writes it just now.
+    There,
+    /// It is another one by now.
+    Another,
+    /// The server does not know how.
+    Unknown,
+    /// The server says no, or failed.
+    Answered,
+    /// Nothing was heard: it may have been done or not.
+    Silent,
 }
 
 /// The code in the answer's XML, else the HTTP status, else what kind of error it is. The answer as a whole is never

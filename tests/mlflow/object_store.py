@@ -51,6 +51,8 @@ def prepare(url: str) -> dict[str, str]:
         s3.put_object(Bucket="artifacts", Key=f"many/{number % 10}/{number}", Body=b"x" * 10)
     s3.put_object(Bucket="artifacts", Key="root/1/model/MLmodel", Body=b"x")
     s3.put_object(Bucket="artifacts", Key="rooted/other", Body=b"not below root")
+    for key, body in {"plain": b"x", "a//b": b"x", "folder/": b"", "full/": b"x", "tab\tin it": b"x"}.items():
+        s3.put_object(Bucket="artifacts", Key=f"odd/{key}", Body=body)
     iam = boto3.client("iam", **own)
     iam.create_user(UserName="mlflow")
     iam.put_user_policy(UserName="mlflow", PolicyName="artifacts", PolicyDocument=json.dumps(POLICY))

@@ -3,6 +3,7 @@
 pub(crate) mod examination;
 pub(crate) mod listener;
 pub(crate) mod proxy;
+pub(crate) mod relay;
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
