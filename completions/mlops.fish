@@ -53,6 +53,8 @@ complete -c mlops -n "__fish_mlops_needs_command" -s V -l version -d 'Print vers
 complete -c mlops -n "__fish_mlops_needs_command" -f -a "migrate" -d 'Move a store to another database or into an archive and back, or compare two stores'
 complete -c mlops -n "__fish_mlops_needs_command" -f -a "db" -d 'Look at a backend database, mend it, or make a new one'
 complete -c mlops -n "__fish_mlops_needs_command" -f -a "health" -d 'Look at the whole stack at once, and end with the exit code that a monitor understands'
+complete -c mlops -n "__fish_mlops_needs_command" -f -a "backup" -d 'Back up the database and the artifacts that it refers to, as one unit, while the stack is in use'
+complete -c mlops -n "__fish_mlops_needs_command" -f -a "restore" -d 'Make a stack of a backup: its artifacts below a root, its database in SQLite or PostgreSQL'
 complete -c mlops -n "__fish_mlops_needs_command" -f -a "demo" -d 'Make a sample MLflow store and migrate it, to see what this tool does'
 complete -c mlops -n "__fish_mlops_needs_command" -f -a "config" -d 'Settings and where they come from'
 complete -c mlops -n "__fish_mlops_needs_command" -f -a "completions" -d 'Print a completion script for a shell'
@@ -383,6 +385,302 @@ complete -c mlops -n "__fish_mlops_using_subcommand health" -s v -l verbose -d '
 complete -c mlops -n "__fish_mlops_using_subcommand health" -l yes -d 'Agree to what would be asked'
 complete -c mlops -n "__fish_mlops_using_subcommand health" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
 complete -c mlops -n "__fish_mlops_using_subcommand health" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and not __fish_seen_subcommand_from create list show verify prune pin unpin help" -l to -d 'Where backups are kept: a folder, or s3://bucket/path' -r
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and not __fish_seen_subcommand_from create list show verify prune pin unpin help" -l artifacts -d 'Which artifacts: all that the database refers to, those that registered models need, or none' -r -f -a "all\t''
+registered\t''
+none\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and not __fish_seen_subcommand_from create list show verify prune pin unpin help" -l keep-last -d 'The newest N; `unlimited` for all, here and below' -r
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and not __fish_seen_subcommand_from create list show verify prune pin unpin help" -l keep-hourly -d 'The newest of each of the last N hours that have one' -r
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and not __fish_seen_subcommand_from create list show verify prune pin unpin help" -l keep-daily -d 'The same by days' -r
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and not __fish_seen_subcommand_from create list show verify prune pin unpin help" -l keep-weekly -d 'The same by weeks' -r
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and not __fish_seen_subcommand_from create list show verify prune pin unpin help" -l keep-monthly -d 'The same by months' -r
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and not __fish_seen_subcommand_from create list show verify prune pin unpin help" -l keep-yearly -d 'The same by years' -r
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and not __fish_seen_subcommand_from create list show verify prune pin unpin help" -l keep-within -d 'All that are at most so much older than the newest: 1y5m7d2h' -r
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and not __fish_seen_subcommand_from create list show verify prune pin unpin help" -l ping -d 'Tell a dead man\'s switch that this ran, and how it went: URL/start, then URL or URL/fail (healthchecks.io)' -r
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and not __fish_seen_subcommand_from create list show verify prune pin unpin help" -l notify -d 'Post a message to a Slack-compatible webhook unless a complete backup was made' -r
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and not __fish_seen_subcommand_from create list show verify prune pin unpin help" -l config -d 'Configuration file [default: MLOPS_CONFIG, ~/.config/mlops/config.toml, /etc/mlops/config.toml]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and not __fish_seen_subcommand_from create list show verify prune pin unpin help" -l profile -d 'Profile in the configuration file whose values beat the file\'s own [default: MLOPS_PROFILE]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and not __fish_seen_subcommand_from create list show verify prune pin unpin help" -l tracking-uri -d 'Tracking server [default: MLOPS_TRACKING_URI, MLFLOW_TRACKING_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and not __fish_seen_subcommand_from create list show verify prune pin unpin help" -l backend-store-uri -d 'Backend database of MLflow\'s: a SQLite file or a postgresql:// address [default: MLOPS_BACKEND_STORE_URI, MLFLOW_BACKEND_STORE_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and not __fish_seen_subcommand_from create list show verify prune pin unpin help" -l artifact-root -d 'Where the server\'s artifacts are: a folder or s3://bucket/path [default: MLOPS_ARTIFACT_ROOT, MLFLOW_ARTIFACTS_DESTINATION, MLFLOW_DEFAULT_ARTIFACT_ROOT]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and not __fish_seen_subcommand_from create list show verify prune pin unpin help" -l output -d 'Form of the result [default: table]' -r -f -a "table\t'For people'
+json\t'One document'
+nagios\t'A monitoring plugin\'s status line and performance data (health only)'
+prometheus\t'Prometheus\' text format (health only)'
+markdown\t'For a ticket or a chat (health only)'"
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and not __fish_seen_subcommand_from create list show verify prune pin unpin help" -l color -d 'Colours on the terminal [default: auto; NO_COLOR is honoured]' -r -f -a "auto\t''
+always\t''
+never\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and not __fish_seen_subcommand_from create list show verify prune pin unpin help" -l progress -d 'Progress on stderr: bars on a terminal, else a line every few seconds [default: auto]' -r -f -a "auto\t''
+plain\t''
+json\t''
+none\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and not __fish_seen_subcommand_from create list show verify prune pin unpin help" -l work-dir -d 'Folder for private copies of SQLite files [default: TMPDIR or /tmp]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and not __fish_seen_subcommand_from create list show verify prune pin unpin help" -l state-dir -d 'Folder for what is remembered between runs [default: /var/lib/mlops for root, else ~/.local/state/mlops]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and not __fish_seen_subcommand_from create list show verify prune pin unpin help" -l jobs -d 'Threads and connections that work at once [default: the number of processors]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and not __fish_seen_subcommand_from create list show verify prune pin unpin help" -l rehash -d 'Read every file, also those that have the size and time that they had; what is damaged in the place is stored anew'
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and not __fish_seen_subcommand_from create list show verify prune pin unpin help" -l prune -d 'Then prune by the --keep rules; without --yes nothing is removed'
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and not __fish_seen_subcommand_from create list show verify prune pin unpin help" -s q -l quiet -d 'Say nothing on stderr but errors'
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and not __fish_seen_subcommand_from create list show verify prune pin unpin help" -s v -l verbose -d 'Log to stderr what is done; twice: every statement'
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and not __fish_seen_subcommand_from create list show verify prune pin unpin help" -l yes -d 'Agree to what would be asked'
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and not __fish_seen_subcommand_from create list show verify prune pin unpin help" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and not __fish_seen_subcommand_from create list show verify prune pin unpin help" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and not __fish_seen_subcommand_from create list show verify prune pin unpin help" -f -a "create" -d 'The same as `mlops backup` alone'
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and not __fish_seen_subcommand_from create list show verify prune pin unpin help" -f -a "list" -d 'The backups of a place: time, size, what the place grew by, runs, models, whether verified and pinned'
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and not __fish_seen_subcommand_from create list show verify prune pin unpin help" -f -a "show" -d 'All that one backup says of itself'
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and not __fish_seen_subcommand_from create list show verify prune pin unpin help" -f -a "verify" -d 'Check every checksum, and with --drill restore into a scratch database'
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and not __fish_seen_subcommand_from create list show verify prune pin unpin help" -f -a "prune" -d 'Remove backups that no rule keeps, and contents that no backup refers to any more'
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and not __fish_seen_subcommand_from create list show verify prune pin unpin help" -f -a "pin" -d 'Keep a backup for ever'
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and not __fish_seen_subcommand_from create list show verify prune pin unpin help" -f -a "unpin" -d 'Let the rules decide on a backup again'
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and not __fish_seen_subcommand_from create list show verify prune pin unpin help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from create" -l to -d 'Where backups are kept: a folder, or s3://bucket/path' -r
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from create" -l artifacts -d 'Which artifacts: all that the database refers to, those that registered models need, or none' -r -f -a "all\t''
+registered\t''
+none\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from create" -l keep-last -d 'The newest N; `unlimited` for all, here and below' -r
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from create" -l keep-hourly -d 'The newest of each of the last N hours that have one' -r
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from create" -l keep-daily -d 'The same by days' -r
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from create" -l keep-weekly -d 'The same by weeks' -r
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from create" -l keep-monthly -d 'The same by months' -r
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from create" -l keep-yearly -d 'The same by years' -r
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from create" -l keep-within -d 'All that are at most so much older than the newest: 1y5m7d2h' -r
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from create" -l ping -d 'Tell a dead man\'s switch that this ran, and how it went: URL/start, then URL or URL/fail (healthchecks.io)' -r
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from create" -l notify -d 'Post a message to a Slack-compatible webhook unless a complete backup was made' -r
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from create" -l config -d 'Configuration file [default: MLOPS_CONFIG, ~/.config/mlops/config.toml, /etc/mlops/config.toml]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from create" -l profile -d 'Profile in the configuration file whose values beat the file\'s own [default: MLOPS_PROFILE]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from create" -l tracking-uri -d 'Tracking server [default: MLOPS_TRACKING_URI, MLFLOW_TRACKING_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from create" -l backend-store-uri -d 'Backend database of MLflow\'s: a SQLite file or a postgresql:// address [default: MLOPS_BACKEND_STORE_URI, MLFLOW_BACKEND_STORE_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from create" -l artifact-root -d 'Where the server\'s artifacts are: a folder or s3://bucket/path [default: MLOPS_ARTIFACT_ROOT, MLFLOW_ARTIFACTS_DESTINATION, MLFLOW_DEFAULT_ARTIFACT_ROOT]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from create" -l output -d 'Form of the result [default: table]' -r -f -a "table\t'For people'
+json\t'One document'
+nagios\t'A monitoring plugin\'s status line and performance data (health only)'
+prometheus\t'Prometheus\' text format (health only)'
+markdown\t'For a ticket or a chat (health only)'"
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from create" -l color -d 'Colours on the terminal [default: auto; NO_COLOR is honoured]' -r -f -a "auto\t''
+always\t''
+never\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from create" -l progress -d 'Progress on stderr: bars on a terminal, else a line every few seconds [default: auto]' -r -f -a "auto\t''
+plain\t''
+json\t''
+none\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from create" -l work-dir -d 'Folder for private copies of SQLite files [default: TMPDIR or /tmp]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from create" -l state-dir -d 'Folder for what is remembered between runs [default: /var/lib/mlops for root, else ~/.local/state/mlops]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from create" -l jobs -d 'Threads and connections that work at once [default: the number of processors]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from create" -l rehash -d 'Read every file, also those that have the size and time that they had; what is damaged in the place is stored anew'
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from create" -l prune -d 'Then prune by the --keep rules; without --yes nothing is removed'
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from create" -s q -l quiet -d 'Say nothing on stderr but errors'
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from create" -s v -l verbose -d 'Log to stderr what is done; twice: every statement'
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from create" -l yes -d 'Agree to what would be asked'
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from create" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from create" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from list" -l from -d 'Where backups are kept' -r
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from list" -l config -d 'Configuration file [default: MLOPS_CONFIG, ~/.config/mlops/config.toml, /etc/mlops/config.toml]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from list" -l profile -d 'Profile in the configuration file whose values beat the file\'s own [default: MLOPS_PROFILE]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from list" -l tracking-uri -d 'Tracking server [default: MLOPS_TRACKING_URI, MLFLOW_TRACKING_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from list" -l backend-store-uri -d 'Backend database of MLflow\'s: a SQLite file or a postgresql:// address [default: MLOPS_BACKEND_STORE_URI, MLFLOW_BACKEND_STORE_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from list" -l artifact-root -d 'Where the server\'s artifacts are: a folder or s3://bucket/path [default: MLOPS_ARTIFACT_ROOT, MLFLOW_ARTIFACTS_DESTINATION, MLFLOW_DEFAULT_ARTIFACT_ROOT]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from list" -l output -d 'Form of the result [default: table]' -r -f -a "table\t'For people'
+json\t'One document'
+nagios\t'A monitoring plugin\'s status line and performance data (health only)'
+prometheus\t'Prometheus\' text format (health only)'
+markdown\t'For a ticket or a chat (health only)'"
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from list" -l color -d 'Colours on the terminal [default: auto; NO_COLOR is honoured]' -r -f -a "auto\t''
+always\t''
+never\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from list" -l progress -d 'Progress on stderr: bars on a terminal, else a line every few seconds [default: auto]' -r -f -a "auto\t''
+plain\t''
+json\t''
+none\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from list" -l work-dir -d 'Folder for private copies of SQLite files [default: TMPDIR or /tmp]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from list" -l state-dir -d 'Folder for what is remembered between runs [default: /var/lib/mlops for root, else ~/.local/state/mlops]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from list" -l jobs -d 'Threads and connections that work at once [default: the number of processors]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from list" -s q -l quiet -d 'Say nothing on stderr but errors'
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from list" -s v -l verbose -d 'Log to stderr what is done; twice: every statement'
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from list" -l yes -d 'Agree to what would be asked'
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from list" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from list" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from show" -l from -d 'Where backups are kept' -r
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from show" -l config -d 'Configuration file [default: MLOPS_CONFIG, ~/.config/mlops/config.toml, /etc/mlops/config.toml]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from show" -l profile -d 'Profile in the configuration file whose values beat the file\'s own [default: MLOPS_PROFILE]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from show" -l tracking-uri -d 'Tracking server [default: MLOPS_TRACKING_URI, MLFLOW_TRACKING_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from show" -l backend-store-uri -d 'Backend database of MLflow\'s: a SQLite file or a postgresql:// address [default: MLOPS_BACKEND_STORE_URI, MLFLOW_BACKEND_STORE_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from show" -l artifact-root -d 'Where the server\'s artifacts are: a folder or s3://bucket/path [default: MLOPS_ARTIFACT_ROOT, MLFLOW_ARTIFACTS_DESTINATION, MLFLOW_DEFAULT_ARTIFACT_ROOT]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from show" -l output -d 'Form of the result [default: table]' -r -f -a "table\t'For people'
+json\t'One document'
+nagios\t'A monitoring plugin\'s status line and performance data (health only)'
+prometheus\t'Prometheus\' text format (health only)'
+markdown\t'For a ticket or a chat (health only)'"
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from show" -l color -d 'Colours on the terminal [default: auto; NO_COLOR is honoured]' -r -f -a "auto\t''
+always\t''
+never\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from show" -l progress -d 'Progress on stderr: bars on a terminal, else a line every few seconds [default: auto]' -r -f -a "auto\t''
+plain\t''
+json\t''
+none\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from show" -l work-dir -d 'Folder for private copies of SQLite files [default: TMPDIR or /tmp]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from show" -l state-dir -d 'Folder for what is remembered between runs [default: /var/lib/mlops for root, else ~/.local/state/mlops]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from show" -l jobs -d 'Threads and connections that work at once [default: the number of processors]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from show" -s q -l quiet -d 'Say nothing on stderr but errors'
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from show" -s v -l verbose -d 'Log to stderr what is done; twice: every statement'
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from show" -l yes -d 'Agree to what would be asked'
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from show" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from show" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from verify" -l read-data-subset -d 'Read only this part of the artifacts, and see of the others that they are there: 1/7 on Mondays, 2/7 on Tuesdays' -r
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from verify" -l from -d 'Where backups are kept' -r
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from verify" -l config -d 'Configuration file [default: MLOPS_CONFIG, ~/.config/mlops/config.toml, /etc/mlops/config.toml]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from verify" -l profile -d 'Profile in the configuration file whose values beat the file\'s own [default: MLOPS_PROFILE]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from verify" -l tracking-uri -d 'Tracking server [default: MLOPS_TRACKING_URI, MLFLOW_TRACKING_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from verify" -l backend-store-uri -d 'Backend database of MLflow\'s: a SQLite file or a postgresql:// address [default: MLOPS_BACKEND_STORE_URI, MLFLOW_BACKEND_STORE_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from verify" -l artifact-root -d 'Where the server\'s artifacts are: a folder or s3://bucket/path [default: MLOPS_ARTIFACT_ROOT, MLFLOW_ARTIFACTS_DESTINATION, MLFLOW_DEFAULT_ARTIFACT_ROOT]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from verify" -l output -d 'Form of the result [default: table]' -r -f -a "table\t'For people'
+json\t'One document'
+nagios\t'A monitoring plugin\'s status line and performance data (health only)'
+prometheus\t'Prometheus\' text format (health only)'
+markdown\t'For a ticket or a chat (health only)'"
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from verify" -l color -d 'Colours on the terminal [default: auto; NO_COLOR is honoured]' -r -f -a "auto\t''
+always\t''
+never\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from verify" -l progress -d 'Progress on stderr: bars on a terminal, else a line every few seconds [default: auto]' -r -f -a "auto\t''
+plain\t''
+json\t''
+none\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from verify" -l work-dir -d 'Folder for private copies of SQLite files [default: TMPDIR or /tmp]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from verify" -l state-dir -d 'Folder for what is remembered between runs [default: /var/lib/mlops for root, else ~/.local/state/mlops]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from verify" -l jobs -d 'Threads and connections that work at once [default: the number of processors]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from verify" -l all -d 'Every backup of the place'
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from verify" -l drill -d 'Also restore each database into a scratch one, compare every digest with the manifest\'s, and throw it away'
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from verify" -s q -l quiet -d 'Say nothing on stderr but errors'
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from verify" -s v -l verbose -d 'Log to stderr what is done; twice: every statement'
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from verify" -l yes -d 'Agree to what would be asked'
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from verify" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from verify" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from prune" -l from -d 'Where backups are kept' -r
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from prune" -l keep-last -d 'The newest N; `unlimited` for all, here and below' -r
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from prune" -l keep-hourly -d 'The newest of each of the last N hours that have one' -r
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from prune" -l keep-daily -d 'The same by days' -r
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from prune" -l keep-weekly -d 'The same by weeks' -r
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from prune" -l keep-monthly -d 'The same by months' -r
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from prune" -l keep-yearly -d 'The same by years' -r
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from prune" -l keep-within -d 'All that are at most so much older than the newest: 1y5m7d2h' -r
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from prune" -l config -d 'Configuration file [default: MLOPS_CONFIG, ~/.config/mlops/config.toml, /etc/mlops/config.toml]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from prune" -l profile -d 'Profile in the configuration file whose values beat the file\'s own [default: MLOPS_PROFILE]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from prune" -l tracking-uri -d 'Tracking server [default: MLOPS_TRACKING_URI, MLFLOW_TRACKING_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from prune" -l backend-store-uri -d 'Backend database of MLflow\'s: a SQLite file or a postgresql:// address [default: MLOPS_BACKEND_STORE_URI, MLFLOW_BACKEND_STORE_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from prune" -l artifact-root -d 'Where the server\'s artifacts are: a folder or s3://bucket/path [default: MLOPS_ARTIFACT_ROOT, MLFLOW_ARTIFACTS_DESTINATION, MLFLOW_DEFAULT_ARTIFACT_ROOT]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from prune" -l output -d 'Form of the result [default: table]' -r -f -a "table\t'For people'
+json\t'One document'
+nagios\t'A monitoring plugin\'s status line and performance data (health only)'
+prometheus\t'Prometheus\' text format (health only)'
+markdown\t'For a ticket or a chat (health only)'"
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from prune" -l color -d 'Colours on the terminal [default: auto; NO_COLOR is honoured]' -r -f -a "auto\t''
+always\t''
+never\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from prune" -l progress -d 'Progress on stderr: bars on a terminal, else a line every few seconds [default: auto]' -r -f -a "auto\t''
+plain\t''
+json\t''
+none\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from prune" -l work-dir -d 'Folder for private copies of SQLite files [default: TMPDIR or /tmp]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from prune" -l state-dir -d 'Folder for what is remembered between runs [default: /var/lib/mlops for root, else ~/.local/state/mlops]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from prune" -l jobs -d 'Threads and connections that work at once [default: the number of processors]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from prune" -s q -l quiet -d 'Say nothing on stderr but errors'
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from prune" -s v -l verbose -d 'Log to stderr what is done; twice: every statement'
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from prune" -l yes -d 'Agree to what would be asked'
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from prune" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from prune" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from pin" -l from -d 'Where backups are kept' -r
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from pin" -l config -d 'Configuration file [default: MLOPS_CONFIG, ~/.config/mlops/config.toml, /etc/mlops/config.toml]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from pin" -l profile -d 'Profile in the configuration file whose values beat the file\'s own [default: MLOPS_PROFILE]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from pin" -l tracking-uri -d 'Tracking server [default: MLOPS_TRACKING_URI, MLFLOW_TRACKING_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from pin" -l backend-store-uri -d 'Backend database of MLflow\'s: a SQLite file or a postgresql:// address [default: MLOPS_BACKEND_STORE_URI, MLFLOW_BACKEND_STORE_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from pin" -l artifact-root -d 'Where the server\'s artifacts are: a folder or s3://bucket/path [default: MLOPS_ARTIFACT_ROOT, MLFLOW_ARTIFACTS_DESTINATION, MLFLOW_DEFAULT_ARTIFACT_ROOT]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from pin" -l output -d 'Form of the result [default: table]' -r -f -a "table\t'For people'
+json\t'One document'
+nagios\t'A monitoring plugin\'s status line and performance data (health only)'
+prometheus\t'Prometheus\' text format (health only)'
+markdown\t'For a ticket or a chat (health only)'"
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from pin" -l color -d 'Colours on the terminal [default: auto; NO_COLOR is honoured]' -r -f -a "auto\t''
+always\t''
+never\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from pin" -l progress -d 'Progress on stderr: bars on a terminal, else a line every few seconds [default: auto]' -r -f -a "auto\t''
+plain\t''
+json\t''
+none\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from pin" -l work-dir -d 'Folder for private copies of SQLite files [default: TMPDIR or /tmp]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from pin" -l state-dir -d 'Folder for what is remembered between runs [default: /var/lib/mlops for root, else ~/.local/state/mlops]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from pin" -l jobs -d 'Threads and connections that work at once [default: the number of processors]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from pin" -s q -l quiet -d 'Say nothing on stderr but errors'
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from pin" -s v -l verbose -d 'Log to stderr what is done; twice: every statement'
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from pin" -l yes -d 'Agree to what would be asked'
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from pin" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from pin" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from unpin" -l from -d 'Where backups are kept' -r
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from unpin" -l config -d 'Configuration file [default: MLOPS_CONFIG, ~/.config/mlops/config.toml, /etc/mlops/config.toml]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from unpin" -l profile -d 'Profile in the configuration file whose values beat the file\'s own [default: MLOPS_PROFILE]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from unpin" -l tracking-uri -d 'Tracking server [default: MLOPS_TRACKING_URI, MLFLOW_TRACKING_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from unpin" -l backend-store-uri -d 'Backend database of MLflow\'s: a SQLite file or a postgresql:// address [default: MLOPS_BACKEND_STORE_URI, MLFLOW_BACKEND_STORE_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from unpin" -l artifact-root -d 'Where the server\'s artifacts are: a folder or s3://bucket/path [default: MLOPS_ARTIFACT_ROOT, MLFLOW_ARTIFACTS_DESTINATION, MLFLOW_DEFAULT_ARTIFACT_ROOT]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from unpin" -l output -d 'Form of the result [default: table]' -r -f -a "table\t'For people'
+json\t'One document'
+nagios\t'A monitoring plugin\'s status line and performance data (health only)'
+prometheus\t'Prometheus\' text format (health only)'
+markdown\t'For a ticket or a chat (health only)'"
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from unpin" -l color -d 'Colours on the terminal [default: auto; NO_COLOR is honoured]' -r -f -a "auto\t''
+always\t''
+never\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from unpin" -l progress -d 'Progress on stderr: bars on a terminal, else a line every few seconds [default: auto]' -r -f -a "auto\t''
+plain\t''
+json\t''
+none\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from unpin" -l work-dir -d 'Folder for private copies of SQLite files [default: TMPDIR or /tmp]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from unpin" -l state-dir -d 'Folder for what is remembered between runs [default: /var/lib/mlops for root, else ~/.local/state/mlops]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from unpin" -l jobs -d 'Threads and connections that work at once [default: the number of processors]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from unpin" -s q -l quiet -d 'Say nothing on stderr but errors'
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from unpin" -s v -l verbose -d 'Log to stderr what is done; twice: every statement'
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from unpin" -l yes -d 'Agree to what would be asked'
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from unpin" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from unpin" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from help" -f -a "create" -d 'The same as `mlops backup` alone'
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from help" -f -a "list" -d 'The backups of a place: time, size, what the place grew by, runs, models, whether verified and pinned'
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from help" -f -a "show" -d 'All that one backup says of itself'
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from help" -f -a "verify" -d 'Check every checksum, and with --drill restore into a scratch database'
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from help" -f -a "prune" -d 'Remove backups that no rule keeps, and contents that no backup refers to any more'
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from help" -f -a "pin" -d 'Keep a backup for ever'
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from help" -f -a "unpin" -d 'Let the rules decide on a backup again'
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c mlops -n "__fish_mlops_using_subcommand restore" -l from -d 'Where backups are kept' -r
+complete -c mlops -n "__fish_mlops_using_subcommand restore" -l to -d 'The database to be made: a postgresql:// address or a SQLite file' -r
+complete -c mlops -n "__fish_mlops_using_subcommand restore" -l auth-to -d 'The database of basic-auth to be made, where the backup has one' -r
+complete -c mlops -n "__fish_mlops_using_subcommand restore" -l bad-rows -d 'Rows that PostgreSQL cannot hold: refuse the migration, or put them and all that refer to them aside into a file of JSON lines and copy the rest (exit code 4)' -r -f -a "refuse\t''
+quarantine\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand restore" -l quarantine-file -d 'The file for rows that are put aside [default: mlops-quarantine-<id>.jsonl in the current folder]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand restore" -l config -d 'Configuration file [default: MLOPS_CONFIG, ~/.config/mlops/config.toml, /etc/mlops/config.toml]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand restore" -l profile -d 'Profile in the configuration file whose values beat the file\'s own [default: MLOPS_PROFILE]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand restore" -l tracking-uri -d 'Tracking server [default: MLOPS_TRACKING_URI, MLFLOW_TRACKING_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand restore" -l backend-store-uri -d 'Backend database of MLflow\'s: a SQLite file or a postgresql:// address [default: MLOPS_BACKEND_STORE_URI, MLFLOW_BACKEND_STORE_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand restore" -l artifact-root -d 'Where the server\'s artifacts are: a folder or s3://bucket/path [default: MLOPS_ARTIFACT_ROOT, MLFLOW_ARTIFACTS_DESTINATION, MLFLOW_DEFAULT_ARTIFACT_ROOT]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand restore" -l output -d 'Form of the result [default: table]' -r -f -a "table\t'For people'
+json\t'One document'
+nagios\t'A monitoring plugin\'s status line and performance data (health only)'
+prometheus\t'Prometheus\' text format (health only)'
+markdown\t'For a ticket or a chat (health only)'"
+complete -c mlops -n "__fish_mlops_using_subcommand restore" -l color -d 'Colours on the terminal [default: auto; NO_COLOR is honoured]' -r -f -a "auto\t''
+always\t''
+never\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand restore" -l progress -d 'Progress on stderr: bars on a terminal, else a line every few seconds [default: auto]' -r -f -a "auto\t''
+plain\t''
+json\t''
+none\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand restore" -l work-dir -d 'Folder for private copies of SQLite files [default: TMPDIR or /tmp]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand restore" -l state-dir -d 'Folder for what is remembered between runs [default: /var/lib/mlops for root, else ~/.local/state/mlops]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand restore" -l jobs -d 'Threads and connections that work at once [default: the number of processors]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand restore" -l no-artifacts -d 'Restore the database alone: no artifact is written, no address changes'
+complete -c mlops -n "__fish_mlops_using_subcommand restore" -l replace -d 'Move what is there already aside: in PostgreSQL tables with data, into a schema mlops_replaced_<id>; a SQLite file that nobody uses, beside the new one'
+complete -c mlops -n "__fish_mlops_using_subcommand restore" -l widen -d 'Make a VARCHAR column longer in the target where a value needs it'
+complete -c mlops -n "__fish_mlops_using_subcommand restore" -s q -l quiet -d 'Say nothing on stderr but errors'
+complete -c mlops -n "__fish_mlops_using_subcommand restore" -s v -l verbose -d 'Log to stderr what is done; twice: every statement'
+complete -c mlops -n "__fish_mlops_using_subcommand restore" -l yes -d 'Agree to what would be asked'
+complete -c mlops -n "__fish_mlops_using_subcommand restore" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
+complete -c mlops -n "__fish_mlops_using_subcommand restore" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c mlops -n "__fish_mlops_using_subcommand demo" -l experiments -d 'Experiments' -r
 complete -c mlops -n "__fish_mlops_using_subcommand demo" -l runs -d 'Runs' -r
 complete -c mlops -n "__fish_mlops_using_subcommand demo" -l metrics -d 'Metric rows, up to tens of millions' -r
@@ -518,14 +816,16 @@ complete -c mlops -n "__fish_mlops_using_subcommand man" -s v -l verbose -d 'Log
 complete -c mlops -n "__fish_mlops_using_subcommand man" -l yes -d 'Agree to what would be asked'
 complete -c mlops -n "__fish_mlops_using_subcommand man" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
 complete -c mlops -n "__fish_mlops_using_subcommand man" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health demo config completions man help" -f -a "migrate" -d 'Move a store to another database or into an archive and back, or compare two stores'
-complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health demo config completions man help" -f -a "db" -d 'Look at a backend database, mend it, or make a new one'
-complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health demo config completions man help" -f -a "health" -d 'Look at the whole stack at once, and end with the exit code that a monitor understands'
-complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health demo config completions man help" -f -a "demo" -d 'Make a sample MLflow store and migrate it, to see what this tool does'
-complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health demo config completions man help" -f -a "config" -d 'Settings and where they come from'
-complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health demo config completions man help" -f -a "completions" -d 'Print a completion script for a shell'
-complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health demo config completions man help" -f -a "man" -d 'Write the man pages into a folder'
-complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health demo config completions man help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health backup restore demo config completions man help" -f -a "migrate" -d 'Move a store to another database or into an archive and back, or compare two stores'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health backup restore demo config completions man help" -f -a "db" -d 'Look at a backend database, mend it, or make a new one'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health backup restore demo config completions man help" -f -a "health" -d 'Look at the whole stack at once, and end with the exit code that a monitor understands'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health backup restore demo config completions man help" -f -a "backup" -d 'Back up the database and the artifacts that it refers to, as one unit, while the stack is in use'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health backup restore demo config completions man help" -f -a "restore" -d 'Make a stack of a backup: its artifacts below a root, its database in SQLite or PostgreSQL'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health backup restore demo config completions man help" -f -a "demo" -d 'Make a sample MLflow store and migrate it, to see what this tool does'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health backup restore demo config completions man help" -f -a "config" -d 'Settings and where they come from'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health backup restore demo config completions man help" -f -a "completions" -d 'Print a completion script for a shell'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health backup restore demo config completions man help" -f -a "man" -d 'Write the man pages into a folder'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health backup restore demo config completions man help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcommand_from migrate" -f -a "sqlite-to-pg" -d 'Move an MLflow SQLite database into PostgreSQL'
 complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcommand_from migrate" -f -a "export" -d 'Write a store into an archive: one file to keep, to send and to restore from'
 complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcommand_from migrate" -f -a "import" -d 'Make a store of an archive, in PostgreSQL or SQLite'
@@ -533,4 +833,11 @@ complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcom
 complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcommand_from db" -f -a "info" -d 'What a database is: engine, MLflow\'s revision and the releases that have it, rows and bytes per table'
 complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcommand_from db" -f -a "init" -d 'Make the role and the database that MLflow needs on a PostgreSQL server, and its tables if wanted'
 complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcommand_from db" -f -a "doctor" -d 'Every difference between a database and MLflow\'s schema at its revision, what it breaks, and the SQL that mends it'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcommand_from backup" -f -a "create" -d 'The same as `mlops backup` alone'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcommand_from backup" -f -a "list" -d 'The backups of a place: time, size, what the place grew by, runs, models, whether verified and pinned'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcommand_from backup" -f -a "show" -d 'All that one backup says of itself'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcommand_from backup" -f -a "verify" -d 'Check every checksum, and with --drill restore into a scratch database'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcommand_from backup" -f -a "prune" -d 'Remove backups that no rule keeps, and contents that no backup refers to any more'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcommand_from backup" -f -a "pin" -d 'Keep a backup for ever'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcommand_from backup" -f -a "unpin" -d 'Let the rules decide on a backup again'
 complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcommand_from config" -f -a "show" -d 'Each setting, its value (secrets masked) and its origin'

@@ -21,6 +21,7 @@
 //! | [`newfile`] | a file that gets its name when it is whole |
 //! | [`source`] | opening any of them for reading: what it is, and its rows |
 //! | [`migrate`] | the plan and the execution of a migration, its certificate |
+//! | [`backup`] | database and artifacts as one unit: made, kept, verified, restored |
 //! | [`doctor`] | how a database differs from its revision, and the SQL that mends it |
 //! | [`health`] | the whole stack looked at, and one verdict |
 //! | [`demo`] | a sample store to try everything on |
@@ -38,6 +39,7 @@ pub const TOOL: &str = concat!("mlops ", env!("CARGO_PKG_VERSION"));
 
 pub mod archive;
 pub mod artifact;
+pub mod backup;
 pub mod cli;
 pub mod command;
 pub mod config;

@@ -97,6 +97,8 @@ fn adapters_do_not_know_each_other_or_a_capability() {
 #[test]
 fn capabilities_neither_print_nor_parse() {
     uses_only("migrate/", &["domain", "engine", "store", "archive", "source", "newfile", "migrate", "TOOL"]);
+    let backup = ["domain", "engine", "store", "archive", "artifact", "migrate", "backup", "TOOL"];
+    uses_only("backup/", &backup);
     uses_only("demo/", &["domain", "engine", "store", "migrate", "source", "demo"]);
     uses_only("doctor/", &["domain", "engine", "store", "doctor"]);
     uses_only("health/", &["domain", "engine", "store", "artifact", "mlflow", "tls", "doctor", "health"]);

@@ -206,7 +206,7 @@ fn counting_ends_in_time_and_says_that_it_is_not_all() {
 /// moto's server, as long as it is kept.
 pub(crate) struct ObjectStore {
     pub(crate) access: S3Access,
-    _process: Killed,
+    pub(crate) _process: Killed,
 }
 
 pub(crate) fn object_store(home: &Path, more: &[&str]) -> ObjectStore {

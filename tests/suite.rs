@@ -18,6 +18,7 @@
 mod architecture;
 mod archives;
 mod artifacts;
+mod backups;
 mod catalogue;
 mod client;
 mod command_line;

@@ -3,7 +3,9 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::PathBuf;
 
+use jiff::Timestamp;
 use tempfile::{SpooledTempFile, TempPath};
 
 use crate::domain::failure::Outcome;
@@ -18,6 +20,8 @@ pub struct Entry {
     /// What is another text as soon as the file is another one: a time of change, an ETag. `None`: the place does not
     /// tell, or the file has just been written and may be written again within the clock's tick.
     pub changed: Option<String>,
+    /// When it was written.
+    pub modified: Option<Timestamp>,
 }
 
 /// What a walk meets.
@@ -56,6 +60,12 @@ pub trait Files: Send + Sync {
     /// # Errors
     /// Source: the place is not there or does not answer. Else what `each` failed with.
     fn walk(&self, below: &str, each: &mut dyn FnMut(Met) -> Outcome<()>) -> Outcome<()>;
+
+    /// Tells the name of every folder that the place itself has.
+    ///
+    /// # Errors
+    /// As [`Files::walk`]; a place that is not there has none.
+    fn walk_folders(&self, each: &mut dyn FnMut(&str) -> Outcome<()>) -> Outcome<()>;
 
     /// Opens a file.
     ///
@@ -96,6 +106,9 @@ pub trait Shelf: Files {
     /// # Errors
     /// Target: the place cannot be written to.
     fn put(&self, staged: Staged, path: &str, there: There) -> Outcome<bool>;
+
+    /// Where the file of that path is, or would be, on this machine.
+    fn on_this_machine(&self, path: &str) -> Option<PathBuf>;
 
     /// Removes a file; one that is not there is removed.
     ///

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use object_store::{GetOptions, GetResult, ObjectStore, ObjectStoreExt, path};
 use tempfile::SpooledTempFile;
 use tokio::runtime::Handle;
@@ -90,9 +91,13 @@ fn changed(etag: Option<&str>, seconds: i64) -> Option<String> {
     etag.map(|etag| format!("{} {seconds}", etag.trim_matches('"')))
 }
 
+fn moment(seconds: i64) -> Timestamp {
+    Timestamp::from_second(seconds).unwrap_or(Timestamp::MAX)
+}
+
 fn entry(path: &str, meta: &object_store::ObjectMeta) -> Entry {
     let changed = changed(meta.e_tag.as_deref(), meta.last_modified.timestamp());
-    Entry { path: path.to_owned(), bytes: meta.size, changed }
+    Entry { path: path.to_owned(), bytes: meta.size, changed, modified: Some(moment(meta.last_modified.timestamp())) }
 }
 
 /// A failure while reading. A server that answers was reached.
@@ -142,7 +147,8 @@ impl Files for Objects {
                     Met::Unreadable { path, why: "its key cannot be asked for".to_owned() }
                 } else {
                     let changed = changed(listed.etag.as_deref(), listed.modified);
-                    Met::File(Entry { path, bytes: listed.bytes, changed })
+                    let modified = Some(moment(listed.modified));
+                    Met::File(Entry { path, bytes: listed.bytes, changed, modified })
                 })?;
             }
             match page.next {
@@ -153,6 +159,13 @@ impl Files for Objects {
                 next => token = next,
             }
         }
+    }
+
+    fn walk_folders(&self, each: &mut dyn FnMut(&str) -> Outcome<()>) -> Outcome<()> {
+        let own = self.bucket.object();
+        let asked = self.bucket.within(self.patience.answer, self.bucket.store().list_with_delimiter(own.as_ref()));
+        let found = self.waiting.on(asked)?.map_err(as_source)?;
+        found.common_prefixes.iter().filter_map(path::Path::filename).try_for_each(each)
     }
 
     fn open(&self, path: &str) -> Outcome<Option<Opened>> {
@@ -201,6 +214,10 @@ impl Shelf for Objects {
         } else {
             upload.in_parts(&mut read, length, there)
         }
+    }
+
+    fn on_this_machine(&self, _: &str) -> Option<PathBuf> {
+        None
     }
 
     fn remove(&self, path: &str) -> Outcome<()> {

@@ -81,7 +81,12 @@ impl Folder {
     }
 
     fn entry(&self, path: &str, metadata: &fs::Metadata) -> Entry {
-        Entry { path: path.to_owned(), bytes: metadata.len(), changed: stamp(metadata) }
+        Entry {
+            path: path.to_owned(),
+            bytes: metadata.len(),
+            changed: stamp(metadata),
+            modified: metadata.modified().ok().and_then(|t| t.try_into().ok()),
+        }
     }
 
     /// The file at a path; `None`: there is none.
@@ -245,6 +250,21 @@ impl Files for Folder {
         Ok(())
     }
 
+    fn walk_folders(&self, each: &mut dyn FnMut(&str) -> Outcome<()>) -> Outcome<()> {
+        let entries = match fs::read_dir(&self.root) {
+            Ok(entries) => entries,
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(e) => return Err(unread(&self.root, &e)),
+        };
+        for entry in entries {
+            let entry = entry.map_err(|e| unread(&self.root, &e))?;
+            if let (true, Some(name)) = (entry.file_type().is_ok_and(|t| t.is_dir()), entry.file_name().to_str()) {
+                each(name)?;
+            }
+        }
+        Ok(())
+    }
+
     fn open(&self, path: &str) -> Outcome<Option<Opened>> {
         let file = self.at(path);
         if self.look(path, &file)?.is_none() {
@@ -312,6 +332,10 @@ impl Shelf for Folder {
                 Err(e) => return Err(unwritten(&target, &e.error)),
             }
         }
+    }
+
+    fn on_this_machine(&self, path: &str) -> Option<PathBuf> {
+        Some(self.at(path))
     }
 
     fn remove(&self, path: &str) -> Outcome<()> {

@@ -89,7 +89,7 @@ pub(crate) struct Misfits {
 }
 
 /// What changes in the rows on their way.
-#[derive(Args)]
+#[derive(Args, Default)]
 pub(crate) struct Amendments {
     /// Give experiments whose ids PostgreSQL's integer cannot hold (those of former file stores have 18 digits) new small
     /// ones, in every column, tag and JSON document that holds one; addresses stay

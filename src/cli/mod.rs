@@ -1,5 +1,6 @@
 //! The command line: clap structs and nothing else. What they mean is in [`crate::command`].
 
+pub(crate) mod backup;
 pub(crate) mod db;
 pub(crate) mod demo;
 pub(crate) mod health;
@@ -45,6 +46,8 @@ pub(crate) enum Command {
     Db(db::Db),
     /// Look at the whole stack at once, and end with the exit code that a monitor understands
     Health(health::Health),
+    Backup(Box<backup::Backup>),
+    Restore(backup::Restore),
     /// Make a sample MLflow store and migrate it, to see what this tool does
     Demo(demo::Demo),
     /// Settings and where they come from

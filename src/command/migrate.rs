@@ -189,6 +189,11 @@ fn policies(context: &Context, misfits: Option<&Misfits>, amendments: &Amendment
     Ok(policies)
 }
 
+/// The policies for rows that do not fit.
+pub(super) fn misfits(context: &Context, misfits: &Misfits) -> Outcome<Policies> {
+    policies(context, Some(misfits), &Amendments::default())
+}
+
 /// A table that is named twice is meant once.
 fn unique(mut tables: Vec<String>) -> Vec<String> {
     tables.sort();

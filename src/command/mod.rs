@@ -1,5 +1,6 @@
 //! Each command, from arguments and settings to a plan, its execution and a report. Thin: no SQL, no printing.
 
+mod backup;
 mod config;
 mod db;
 mod demo;
@@ -10,10 +11,11 @@ mod init;
 mod interrupt;
 mod journal;
 mod migrate;
+mod restore;
 
 use clap::{Parser, ValueEnum};
 
-use crate::cli::{Cli, Command, Global, Output, migrate::Migrate, word};
+use crate::cli::{Cli, Command, Global, Output, backup::Command as Kept, migrate::Migrate, word};
 use crate::config::environment::Environment;
 use crate::config::{Flags, Settings};
 use crate::domain::consent::Consent;
@@ -83,6 +85,7 @@ pub fn run() -> u8 {
     };
     report::set_color(&cli.global.color.map_or_else(String::new, word));
     report::set_logging(cli.global.verbose);
+    let artifact_root = cli.global.artifact_root.clone();
     let context = match context(cli.global, &reporter) {
         Ok(context) => context,
         Err(failure) => return reporter.failure(&failure, &[]),
@@ -96,6 +99,8 @@ pub fn run() -> u8 {
         Command::Db(crate::cli::db::Db::Init(arguments)) => init::run(&context, arguments),
         Command::Db(crate::cli::db::Db::Doctor(arguments)) => doctor::run(&context, arguments),
         Command::Health(arguments) => health::run(&context, &arguments),
+        Command::Backup(arguments) => backup::run(&context, *arguments),
+        Command::Restore(arguments) => restore::run(&context, &arguments, artifact_root.as_deref()),
         Command::Demo(arguments) => demo::run(&context, arguments),
         Command::Config(crate::cli::Config::Show) => config::show(&context),
         Command::Completions { shell } => generate::completions(shell),
@@ -133,6 +138,16 @@ fn name(command: &Command) -> &'static str {
         Command::Db(crate::cli::db::Db::Init(_)) => "db.init",
         Command::Db(crate::cli::db::Db::Doctor(_)) => "db.doctor",
         Command::Health(_) => "health",
+        Command::Backup(backup) => match &backup.command {
+            None | Some(Kept::Create(_)) => "backup",
+            Some(Kept::List(_)) => "backup.list",
+            Some(Kept::Show(_)) => "backup.show",
+            Some(Kept::Verify(_)) => "backup.verify",
+            Some(Kept::Prune(_)) => "backup.prune",
+            Some(Kept::Pin(_)) => "backup.pin",
+            Some(Kept::Unpin(_)) => "backup.unpin",
+        },
+        Command::Restore(_) => "restore",
         Command::Demo(_) => "demo",
         Command::Config(crate::cli::Config::Show) => "config.show",
         Command::Completions { .. } => "completions",

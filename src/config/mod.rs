@@ -46,6 +46,7 @@ pub const KEYS: &[Key] = &[
         variables: &["MLOPS_BACKEND_STORE_URI", "MLFLOW_BACKEND_STORE_URI"],
         default: None,
     },
+    Key { name: "auth_store_uri", variables: &["MLOPS_AUTH_STORE_URI"], default: None },
     Key {
         name: "artifact_root",
         variables: &["MLOPS_ARTIFACT_ROOT", "MLFLOW_ARTIFACTS_DESTINATION", "MLFLOW_DEFAULT_ARTIFACT_ROOT"],
@@ -156,7 +157,7 @@ impl Settings {
     pub fn all(&self) -> Vec<Setting> {
         let mask = |setting: &Setting| {
             let mut setting = setting.clone();
-            if setting.key == "backend_store_uri" {
+            if matches!(setting.key, "backend_store_uri" | "auth_store_uri") {
                 setting.value = setting.value.map(|v| match StoreAddress::parse(&v) {
                     Ok(address) => address.to_string(),
                     Err(_) => "*** (not an address that can be shown)".to_owned(),
@@ -190,6 +191,17 @@ impl Settings {
     /// Usage: not an address.
     pub fn backend_store_uri(&self) -> Outcome<Option<StoreAddress>> {
         match self.get("backend_store_uri") {
+            None => Ok(None),
+            Some((text, origin)) => self.address(text).map(Some).map_err(|f| f.on(origin)),
+        }
+    }
+
+    /// The database of basic-auth, where it is one of its own.
+    ///
+    /// # Errors
+    /// Usage: not an address.
+    pub fn auth_store_uri(&self) -> Outcome<Option<StoreAddress>> {
+        match self.get("auth_store_uri") {
             None => Ok(None),
             Some((text, origin)) => self.address(text).map(Some).map_err(|f| f.on(origin)),
         }

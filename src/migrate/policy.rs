@@ -159,6 +159,8 @@ pub(super) fn apply(
     }
     if !amendments.is_empty() {
         store.source = Arc::new(Amended::new(store.source.clone(), amendments));
+        // An archive's digests are those of its rows as they are stored, and these are others from here on.
+        store.proven = None;
     }
     if !applied.rewrites.is_empty() && applied.addresses.values().all(|(_, rewritten)| *rewritten == 0) {
         notes.push("no address begins with what --rewrite-artifacts names: nothing was rewritten".to_owned());

@@ -2,9 +2,9 @@
 
 use anstyle::{AnsiColor, Style};
 
-use super::doctor;
 use super::table::{bytes, grouped, seconds, table};
 use super::{Result, health, init_view};
+use super::{backup, doctor};
 use crate::config::Setting;
 use crate::demo::Shown;
 use crate::domain::failure::Failure;
@@ -42,6 +42,14 @@ pub(super) fn text(result: &Result<'_>) -> String {
         Result::Mended(mended) => doctor::mended(mended),
         Result::Health(examination) => health::table::text(examination, &jiff::tz::TimeZone::system()),
         Result::HealthPlan(stack, planned) => health::plan::text(stack, planned),
+        Result::BackedUp(created, pruned) => backup::created(created, *pruned),
+        Result::Backups(listed) => backup::list(listed),
+        Result::Backup(listed) => backup::show(listed),
+        Result::Verified(all, wanted) => backup::verified(all, wanted),
+        Result::Pruned(plan, really) => backup::pruned(plan, *really),
+        Result::Pinned(id, pinned) => backup::pinned(id, *pinned),
+        Result::RestorePlan(ready) => backup::restore_plan(ready),
+        Result::Restored(restored) => backup::restored(restored),
         Result::Settings(settings) => settings_text(settings),
         Result::Demo(shown) => demo_text(shown),
         Result::Init(plan) => init_view::text(plan),
@@ -75,7 +83,7 @@ fn left_out_text(left_out: &[String]) -> String {
     format!("Not MLflow's, left out: {}\n", left_out.join(", "))
 }
 
-fn plan_text(plan: &Plan, findings: &[Finding]) -> String {
+pub(super) fn plan_text(plan: &Plan, findings: &[Finding]) -> String {
     let existing = match &plan.existing {
         Existing::Nothing => "nothing of MLflow's is there".to_owned(),
         Existing::FreshServer(n) => format!("the {n} empty tables of a fresh server are replaced"),

@@ -4,7 +4,7 @@
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{Reporter, Result, health, init_view};
+use super::{Reporter, Result, backup, health, init_view};
 use crate::TOOL;
 use crate::config::Setting;
 use crate::demo::Shown;
@@ -94,6 +94,14 @@ fn value(result: &Result<'_>) -> Value {
         }
         Result::Health(examination) => health::json::value(examination),
         Result::HealthPlan(stack, planned) => health::plan::value(stack, planned),
+        Result::BackedUp(created, pruned) => backup::created_value(created, *pruned),
+        Result::Backups(listed) => backup::list_value(listed),
+        Result::Backup(listed) => backup::show_value(listed),
+        Result::Verified(all, wanted) => backup::verified_value(all, wanted),
+        Result::Pruned(plan, really) => backup::pruned_value(plan, *really),
+        Result::Pinned(id, pinned) => json!({"id": id, "pinned": pinned}),
+        Result::RestorePlan(ready) => backup::restore_plan_value(ready),
+        Result::Restored(restored) => backup::restored_value(restored),
         Result::Settings(settings) => settings_value(settings),
         Result::Demo(shown) => demo_value(shown),
         Result::Init(plan) => init_view::value(plan),
@@ -101,7 +109,7 @@ fn value(result: &Result<'_>) -> Value {
     }
 }
 
-fn merge(into: &mut Value, more: Value) {
+pub(super) fn merge(into: &mut Value, more: Value) {
     if let (Value::Object(into), Value::Object(more)) = (into, more) {
         into.extend(more);
     }
@@ -115,7 +123,7 @@ fn revisions(list: &[(String, String)]) -> Value {
     list.iter().map(|(line, id)| json!({"line": line, "revision": id})).collect()
 }
 
-fn plan_value(plan: &Plan) -> Value {
+pub(super) fn plan_value(plan: &Plan) -> Value {
     let existing = match &plan.existing {
         Existing::Nothing => json!({"is": "empty"}),
         Existing::FreshServer(n) => json!({"is": "fresh_server", "tables": n}),
@@ -170,7 +178,7 @@ fn finding(finding: &Finding) -> Value {
     })
 }
 
-fn migrated_value(migrated: &Migrated) -> Value {
+pub(super) fn migrated_value(migrated: &Migrated) -> Value {
     let mut value = plan_value(&migrated.plan);
     let tables: Vec<Value> = migrated
         .tables

@@ -1,5 +1,6 @@
 //! The only room that prints. The result goes to stdout, everything else to stderr.
 
+mod backup;
 mod doctor;
 mod exit;
 pub mod health;
@@ -12,6 +13,12 @@ mod table;
 
 use std::io::{IsTerminal, Write};
 
+use crate::backup::create::Created;
+use crate::backup::manifest::Manifest;
+use crate::backup::prune;
+use crate::backup::repository::Listed;
+use crate::backup::restore::{Ready, Restored};
+use crate::backup::verify::{Verified, Wanted};
 use crate::config::Setting;
 use crate::demo::Shown;
 use crate::doctor::{Diagnosis, Mended};
@@ -79,6 +86,22 @@ pub enum Result<'a> {
     Health(&'a Examination),
     /// The addresses of a stack, and the checks that would be made of it.
     HealthPlan(&'a [(&'static str, String)], &'a [Planned]),
+    /// A backup that was made, and what was pruned after it.
+    BackedUp(&'a Created, Option<(&'a prune::Plan, bool)>),
+    /// The backups of a place.
+    Backups(&'a [Listed]),
+    /// One backup.
+    Backup(&'a Listed),
+    /// Backups that were looked at.
+    Verified(&'a [Verified], &'a Wanted),
+    /// What pruning removes, and whether it did.
+    Pruned(&'a prune::Plan, bool),
+    /// A backup that is kept for ever from now on, or not any more.
+    Pinned(&'a str, bool),
+    /// The plan of a restore.
+    RestorePlan(&'a Ready),
+    /// A restore.
+    Restored(&'a Restored),
     /// Settings.
     Settings(&'a [Setting]),
     /// A demonstration.
@@ -104,6 +127,11 @@ pub struct Reporter {
     pub started: jiff::Timestamp,
     /// Standard output carries an archive, so the result goes to stderr.
     pub aside: bool,
+}
+
+/// One line on a backup, for a message.
+pub fn backup_line(manifest: &Manifest) -> String {
+    backup::line(manifest)
 }
 
 /// Whether colours are used, for all that is printed from here on.

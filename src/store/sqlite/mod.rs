@@ -2,6 +2,7 @@
 
 pub mod examine;
 pub mod introspect;
+pub mod ledger;
 pub mod monitor;
 pub mod occupied;
 pub mod outline;

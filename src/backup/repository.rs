@@ -1,0 +1,381 @@
+//! Where backups are: a folder or a bucket, with a folder for each backup and one pool of contents for all.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::Path;
+
+use flate2::Compression;
+use flate2::read::GzDecoder;
+use flate2::write::GzEncoder;
+use sha2::{Digest as _, Sha256};
+
+use super::manifest::{AUTH, DATABASE, LIST, Line, MANIFEST, MOST, Manifest, Part, SEAL, seal};
+use crate::archive::layout::hex;
+use crate::artifact::files::{Files, Met, Shelf, There};
+use crate::domain::failure::{Failure, Kind, Outcome};
+use crate::store::sqlite::ledger::{Ledger, LedgerFile};
+
+/// A pin's file beside the manifest.
+pub const PIN: &str = "pinned";
+/// The proof of the last verifications, beside the manifest.
+pub const PROOF: &str = "proof.json";
+/// The most bytes of a line of a list.
+const LONGEST_LINE: u64 = 64 << 10;
+/// What is read at once.
+const STEP: usize = 256 << 10;
+
+/// A place of backups.
+pub struct Repository {
+    /// Its files.
+    pub shelf: Box<dyn Shelf>,
+}
+
+/// What is known of a backup without looking into it.
+#[derive(Debug)]
+pub struct Listed {
+    /// Its id.
+    pub id: String,
+    /// What it says of itself; a failure: it is damaged or newer. `None`: it was never finished.
+    pub manifest: Option<Outcome<Manifest>>,
+    /// Whether it is kept for ever.
+    pub pinned: bool,
+    /// What was proven of it.
+    pub proof: Proof,
+}
+
+/// What was proven of a backup, and when (RFC 3339).
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Proof {
+    /// When every byte of it was last found to be what it must be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verified: Option<String>,
+    /// When its databases were last restored into scratch ones, besides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drilled: Option<String>,
+}
+
+/// Whether that is an id: `YYYYMMDDTHHMMSSZ-<8 hex>`.
+pub fn is_id(text: &str) -> bool {
+    let digits = |from: usize, to: usize| text.get(from..to).is_some_and(|t| t.bytes().all(|b| b.is_ascii_digit()));
+    text.len() == 25
+        && digits(0, 8)
+        && text.get(8..9) == Some("T")
+        && digits(9, 15)
+        && text.get(15..17) == Some("Z-")
+        && text.get(17..).is_some_and(|t| t.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')))
+}
+
+/// Reads a file whole, if it is not longer than that.
+fn read_whole(files: &dyn Files, path: &str, most: u64) -> Outcome<Option<Vec<u8>>> {
+    let Some(opened) = files.open(path)? else { return Ok(None) };
+    let mut bytes = Vec::new();
+    let read = opened.reader.take(most + 1).read_to_end(&mut bytes);
+    read.map_err(|e| Failure::source(format!("{}/{path} cannot be read: {e}", files.place())))?;
+    if bytes.len() as u64 > most {
+        return Err(Failure::damaged(format!("{}/{path} is larger than it can be", files.place())));
+    }
+    Ok(Some(bytes))
+}
+
+/// How many bytes a reader gives, and their SHA-256.
+///
+/// # Errors
+/// It fails.
+pub fn hash(from: &mut dyn Read) -> std::io::Result<(u64, String)> {
+    let (mut hash, mut bytes) = (Sha256::new(), 0u64);
+    let mut buffer = vec![0; STEP];
+    loop {
+        match from.read(&mut buffer) {
+            Ok(0) => return Ok((bytes, hex(&hash.finalize()))),
+            Ok(read) => {
+                hash.update(buffer.get(..read).unwrap_or_default());
+                bytes += read as u64;
+            }
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+impl Repository {
+    /// The backups there, the oldest first. `None` in the place of a manifest: it is unfinished.
+    ///
+    /// # Errors
+    /// Source: the place does not answer.
+    pub fn list(&self) -> Outcome<Vec<Listed>> {
+        let mut ids: std::collections::BTreeSet<String> = std::collections::BTreeSet::new();
+        self.shelf.walk_folders(&mut |name| {
+            if is_id(name) {
+                ids.insert(name.to_owned());
+            }
+            Ok(())
+        })?;
+        ids.into_iter().map(|id| self.look(&id)).collect()
+    }
+
+    /// One backup by its id.
+    ///
+    /// # Errors
+    /// Source: the place does not answer.
+    pub fn look(&self, id: &str) -> Outcome<Listed> {
+        let manifest = match self.manifest(id) {
+            Ok(manifest) => manifest.map(Ok),
+            Err(failure) if failure.kind == Kind::Damaged => Some(Err(failure)),
+            Err(failure) => return Err(failure),
+        };
+        let pinned = self.shelf.stat(&format!("{id}/{PIN}"))?.is_some();
+        let proof = read_whole(self.shelf.as_ref(), &format!("{id}/{PROOF}"), MOST)?;
+        let proof = proof.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+        Ok(Listed { id: id.to_owned(), manifest, pinned, proof })
+    }
+
+    /// What a backup says of itself; `None`: it is unfinished, or not there.
+    ///
+    /// # Errors
+    /// Damaged: it is not what its seal says. Source: the place does not answer.
+    pub fn manifest(&self, id: &str) -> Outcome<Option<Manifest>> {
+        let read = |file: &str| read_whole(self.shelf.as_ref(), &format!("{id}/{file}"), MOST);
+        let (Some(text), Some(sealed)) = (read(MANIFEST)?, read(SEAL)?) else { return Ok(None) };
+        let manifest = Manifest::parse(&text, &sealed).map_err(|f| f.on(format!("the backup {id}")))?;
+        if manifest.id != id {
+            return Err(Failure::damaged(format!("the backup {id} says that it is {}", manifest.id)));
+        }
+        Ok(Some(manifest))
+    }
+
+    /// The backup that a word means: an id, or `latest`, the newest that is complete.
+    ///
+    /// # Errors
+    /// Usage: there is none of that name. Damaged: it is damaged or unfinished.
+    pub fn find(&self, word: &str) -> Outcome<Manifest> {
+        if word == "latest" {
+            let complete = |listed: Listed| listed.manifest.and_then(Result::ok).filter(|m| m.complete);
+            return self.list()?.into_iter().rev().find_map(complete).ok_or_else(|| {
+                Failure::usage(format!("{} holds no complete backup", self.shelf.place()))
+                    .hint("`mlops backup list` shows what there is")
+            });
+        }
+        if !is_id(word) {
+            return Err(Failure::usage(format!("`{}` is no backup's id", word.escape_debug()))
+                .hint("`mlops backup list` shows the ids; `latest` means the newest complete one"));
+        }
+        match self.manifest(word)? {
+            Some(manifest) => Ok(manifest),
+            None if self.shelf.stat(&format!("{word}/{DATABASE}"))?.is_some() => {
+                Err(Failure::damaged(format!("the backup {word} was never finished"))
+                    .hint("`mlops backup list` shows which are whole"))
+            }
+            None => Err(Failure::usage(format!("{} holds no backup {word}", self.shelf.place()))
+                .hint("`mlops backup list` shows what there is")),
+        }
+    }
+
+    /// Writes a small file in one step.
+    ///
+    /// # Errors
+    /// Target: the place cannot be written to.
+    pub fn write(&self, path: &str, bytes: &[u8]) -> Outcome<()> {
+        let mut staged = self.shelf.stage()?;
+        staged.write_all(bytes).map_err(|e| self.unwritten(&e))?;
+        self.shelf.put(staged, path, There::Replaced).map(drop)
+    }
+
+    /// What a failed write means.
+    pub fn unwritten(&self, error: &std::io::Error) -> Failure {
+        let place = self.shelf.place();
+        match error.kind() {
+            std::io::ErrorKind::StorageFull => {
+                Failure::target(format!("the disk of {place} is full")).hint(format!("df -h {place}; df -i {place}"))
+            }
+            _ => Failure::target(format!("{place} cannot be written to: {error}")),
+        }
+    }
+
+    /// Copies a file of this machine beside a backup's manifest.
+    ///
+    /// # Errors
+    /// Target: the place cannot be written to. Source: the file cannot be read.
+    pub fn take_in(&self, file: &Path, id: &str, name: &str) -> Outcome<Part> {
+        let unread = |e: std::io::Error| Failure::source(format!("{}: {e}", file.display()));
+        let mut from = std::fs::File::open(file).map_err(unread)?;
+        let mut staged = self.shelf.stage()?;
+        let (mut hash, mut bytes) = (Sha256::new(), 0u64);
+        let mut buffer = vec![0; STEP];
+        loop {
+            let read = from.read(&mut buffer).map_err(unread)?;
+            let step = buffer.get(..read).unwrap_or_default();
+            if read == 0 {
+                break;
+            }
+            hash.update(step);
+            bytes += read as u64;
+            staged.write_all(step).map_err(|e| self.unwritten(&e))?;
+        }
+        self.shelf.put(staged, &format!("{id}/{name}"), There::Replaced)?;
+        Ok(Part { file: name.to_owned(), bytes, sha256: hex(&hash.finalize()) })
+    }
+
+    /// Writes the list of a backup's files out of the ledger, and notes each content there.
+    ///
+    /// # Errors
+    /// Target: the place cannot be written to.
+    pub fn write_list(&self, id: &str, ledger: &Ledger) -> Outcome<Part> {
+        struct Tally<'a> {
+            out: &'a mut dyn Write,
+            hash: Sha256,
+            bytes: u64,
+        }
+        impl Write for Tally<'_> {
+            fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+                self.out.write_all(bytes)?;
+                self.hash.update(bytes);
+                self.bytes += bytes.len() as u64;
+                Ok(bytes.len())
+            }
+            fn flush(&mut self) -> std::io::Result<()> {
+                Ok(())
+            }
+        }
+        let mut staged = self.shelf.stage()?;
+        let tally = Tally { out: &mut staged, hash: Sha256::new(), bytes: 0 };
+        let mut out = GzEncoder::new(tally, Compression::default());
+        let mut after = (0, String::new());
+        loop {
+            let page = ledger.files(&after, false, 1000)?;
+            let Some(last) = page.last() else { break };
+            after = (last.root, last.path.clone());
+            for file in page {
+                let Some(sha256) = file.sha256 else { continue };
+                ledger.object(&sha256, file.bytes, file.stored)?;
+                let line = Line {
+                    root: file.root,
+                    path: file.path,
+                    bytes: file.bytes,
+                    changed: file.changed,
+                    sha256,
+                    stored: file.stored,
+                };
+                let mut text = serde_json::to_vec(&line).map_err(|e| Failure::internal(e.to_string()))?;
+                text.push(b'\n');
+                out.write_all(&text).map_err(|e| self.unwritten(&e))?;
+            }
+        }
+        let tally = out.finish().map_err(|e| self.unwritten(&e))?;
+        let part = Part { file: LIST.to_owned(), bytes: tally.bytes, sha256: hex(&tally.hash.finalize()) };
+        self.shelf.put(staged, &format!("{id}/{LIST}"), There::Replaced)?;
+        Ok(part)
+    }
+
+    /// Goes through the list of a backup's files. Every stored byte of it is checked, but only at its end: what was done
+    /// for its lines counts when this returns.
+    ///
+    /// # Errors
+    /// Damaged: it is not what the manifest says. Else what `each` failed with.
+    pub fn read_list(&self, manifest: &Manifest, each: &mut dyn FnMut(Line) -> Outcome<()>) -> Outcome<()> {
+        let path = format!("{}/{LIST}", manifest.id);
+        let damaged = |why: &str| Failure::damaged(format!("the backup {} is damaged: `{LIST}` {why}", manifest.id));
+        // Checked first: what follows acts on its lines.
+        self.check_part(manifest, &manifest.artifacts.list, &mut |_| Ok(()))?;
+        let opened = self.shelf.open(&path)?.ok_or_else(|| damaged("is not there"))?;
+        let mut lines = BufReader::new(GzDecoder::new(opened.reader));
+        let mut line = String::new();
+        let mut count = 0;
+        loop {
+            line.clear();
+            let read = (&mut lines).take(LONGEST_LINE).read_line(&mut line);
+            if read.map_err(|e| damaged(&format!("cannot be read: {e}")))? == 0 {
+                break;
+            }
+            let line: Line =
+                serde_json::from_str(&line).map_err(|e| damaged(&format!("has a line that is none: {e}")))?;
+            let sound = (line.path.is_empty() || crate::artifact::files::is_plain(&line.path))
+                && manifest.artifacts.roots.len() > line.root as usize
+                && super::object::of_path(&super::object::path(&line.sha256)).is_some();
+            if !sound {
+                return Err(damaged(&format!("names a file that cannot be: `{}`", line.path.escape_debug())));
+            }
+            count += 1;
+            each(line)?;
+        }
+        if count == manifest.artifacts.files { Ok(()) } else { Err(damaged("has another number of files")) }
+    }
+
+    /// Checks the SHA-256 of a file beside the manifest. `each` hears of the bytes.
+    ///
+    /// # Errors
+    /// Damaged: it is not there, or not what the manifest says.
+    pub fn check_part(
+        &self,
+        manifest: &Manifest,
+        part: &Part,
+        each: &mut dyn FnMut(&[u8]) -> Outcome<()>,
+    ) -> Outcome<()> {
+        let (id, name) = (&manifest.id, &part.file);
+        let damaged = |why: &str| Failure::damaged(format!("the backup {id} is damaged: `{name}` {why}"));
+        if ![DATABASE, AUTH, LIST].contains(&name.as_str()) {
+            return Err(damaged("is a file that no backup has"));
+        }
+        let mut opened = self.shelf.open(&format!("{id}/{name}"))?.ok_or_else(|| damaged("is not there"))?;
+        let (mut hash, mut bytes) = (Sha256::new(), 0u64);
+        let mut buffer = vec![0; STEP];
+        loop {
+            let read = opened.reader.read(&mut buffer);
+            let read = read.map_err(|e| Failure::source(format!("{}/{id}/{name}: {e}", self.shelf.place())))?;
+            if read == 0 {
+                break;
+            }
+            let step = buffer.get(..read).unwrap_or_default();
+            hash.update(step);
+            bytes += read as u64;
+            each(step)?;
+        }
+        if (bytes, hex(&hash.finalize())) == (part.bytes, part.sha256.clone()) {
+            Ok(())
+        } else {
+            Err(damaged("is not what the manifest says: its SHA-256 or size differs"))
+        }
+    }
+
+    /// Makes a backup exist: its manifest is put when all else lasts.
+    ///
+    /// # Errors
+    /// Target: the place cannot be written to.
+    pub fn publish(&self, manifest: &Manifest) -> Outcome<()> {
+        let text = manifest.render()?;
+        self.shelf.settle()?;
+        self.write(&format!("{}/{MANIFEST}", manifest.id), &text)?;
+        self.write(&format!("{}/{SEAL}", manifest.id), seal(&text).as_bytes())?;
+        self.shelf.settle()
+    }
+
+    /// Removes a backup; its contents stay in the pool. First what makes it one, so that no half of it looks whole.
+    ///
+    /// # Errors
+    /// Target: the place cannot be written to.
+    pub fn remove(&self, id: &str) -> Outcome<()> {
+        for file in [SEAL, MANIFEST] {
+            self.shelf.remove(&format!("{id}/{file}"))?;
+        }
+        self.shelf.settle()?;
+        let mut rest = Vec::new();
+        self.shelf.walk(id, &mut |met| {
+            if let Met::File(entry) = met {
+                rest.push(entry.path);
+            }
+            Ok(())
+        })?;
+        rest.iter().try_for_each(|path| self.shelf.remove(path))
+    }
+}
+
+impl From<Line> for LedgerFile {
+    fn from(line: Line) -> LedgerFile {
+        LedgerFile {
+            root: line.root,
+            path: line.path,
+            bytes: line.bytes,
+            changed: line.changed,
+            sha256: Some(line.sha256),
+            stored: line.stored,
+        }
+    }
+}

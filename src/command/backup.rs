@@ -1,0 +1,269 @@
+//! `mlops backup`.
+
+use std::time::Duration;
+
+use secrecy::SecretString;
+
+use super::{Context, Ended, journal};
+use crate::artifact::S3;
+use crate::backup::create::{self, Created};
+use crate::backup::manifest::{Manifest, Scope};
+use crate::backup::place::Ways;
+use crate::backup::prune;
+use crate::backup::repository::{PIN, Repository};
+use crate::backup::verify::{self, Subset};
+use crate::cli::backup::{Backup, Command, Create, From, Keep, One, Prune, Scope as Which, Verify};
+use crate::domain::artifact_address::ArtifactAddress;
+use crate::domain::failure::{Failure, Kind, Outcome};
+use crate::domain::retention::{self, Count, Within};
+use crate::notify::ping::Ping;
+use crate::notify::{SecretAddress, Sender, webhook};
+use crate::report::{self, Result as Report};
+use crate::tls;
+
+/// The longest time for a message, with all its tries.
+const MESSAGE: Duration = Duration::from_secs(5);
+
+pub(super) fn run(context: &Context, arguments: Backup) -> Result<u8, Ended> {
+    match arguments.command {
+        None => create(context, &arguments.create),
+        Some(Command::Create(arguments)) => create(context, &arguments),
+        Some(Command::List(from)) => list(context, &from),
+        Some(Command::Show(one)) => show(context, &one),
+        Some(Command::Verify(arguments)) => verify(context, &arguments),
+        Some(Command::Prune(arguments)) => prune(context, &arguments),
+        Some(Command::Pin(one)) => pin(context, &one, true),
+        Some(Command::Unpin(one)) => pin(context, &one, false),
+    }
+}
+
+/// The ways to folders and buckets.
+pub(super) fn ways(context: &Context) -> Outcome<Ways> {
+    let settings = &context.settings;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    Ok(Ways {
+        artifact_root: settings.artifact_root().map(ArtifactAddress::parse),
+        s3: S3::new(settings.s3()?),
+        runtime: runtime.map_err(|e| Failure::internal(format!("no threads: {e}")))?,
+        work_dir: settings.work_dir(),
+        cancel: context.cancel.clone(),
+    })
+}
+
+/// The place that holds backups.
+pub(super) fn repository(ways: &Ways, from: &str) -> Outcome<Repository> {
+    let repository = Repository { shelf: ways.shelf(from, true)? };
+    let mut any = false;
+    repository.shelf.walk_folders(&mut |_| {
+        any = true;
+        Ok(())
+    })?;
+    if any {
+        return Ok(repository);
+    }
+    Err(Failure::source(format!("{} holds no backups", repository.shelf.place()))
+        .hint("is its disk mounted, and is this the place that `mlops backup --to` was given?"))
+}
+
+fn create(context: &Context, arguments: &Create) -> Result<u8, Ended> {
+    let keep = keep(&arguments.keep)?;
+    if arguments.prune && keep.is_empty() {
+        return Err(Failure::usage("--prune needs a rule").hint("--keep-daily 7 --keep-weekly 5, for one").into());
+    }
+    if !arguments.prune && !keep.is_empty() {
+        return Err(Failure::usage("--keep-* means nothing without --prune").into());
+    }
+    let notify = context.settings.notify();
+    let address = |flag: &Option<String>, setting: Option<SecretString>| {
+        let text = flag.clone().map(SecretString::from).or(setting);
+        text.map(|text| SecretAddress::parse(&text)).transpose()
+    };
+    let (to_ping, to_tell) = (address(&arguments.ping, notify.ping)?, address(&arguments.notify, notify.webhook)?);
+    let sender = if to_ping.is_none() && to_tell.is_none() { None } else { Some(sender(context)?) };
+    let ping = sender.clone().zip(to_ping).map(|(sender, address)| Ping::start(sender, address));
+    let mut warnings = Vec::new();
+    let made = make(context, arguments, &mut warnings);
+    let (well, text) = match &made {
+        Ok(created) => (created.manifest.complete, report::backup_line(&created.manifest)),
+        Err(failure) => (false, format!("mlops backup failed: {}", failure.message)),
+    };
+    if let (Some(sender), Some(address), false) = (&sender, &to_tell, well) {
+        let text = format!("{}: {text}", context.settings.host());
+        warnings.extend(webhook::send(sender, address, &text).err().map(|f| f.message));
+    }
+    // Pruning is part of what a monitor is told of.
+    let pruned = match (&made, arguments.prune) {
+        (Ok(created), true) if created.manifest.complete => Some(pruned(context, arguments, &keep)),
+        _ => None,
+    };
+    if let Some(ping) = ping {
+        let pruned_well = !matches!(&pruned, Some(Err(_)));
+        warnings.extend(ping.finish(well && pruned_well, &text));
+    }
+    match (made, pruned) {
+        (Err(failure), _) => Err(Ended { failure, warnings }),
+        (Ok(created), Some(Err(failure))) => {
+            warnings.push(format!("the backup {} is made, but pruning failed", created.manifest.id));
+            Err(Ended { failure, warnings })
+        }
+        (Ok(created), pruned) => {
+            warnings.splice(0..0, created.manifest.warnings.iter().cloned());
+            let exit = if created.manifest.complete { 0 } else { report::PARTIAL };
+            let pruned = pruned.and_then(Result::ok);
+            context.finish(
+                &Report::BackedUp(&created, pruned.as_ref().map(|plan| (plan, context.yes))),
+                exit,
+                &warnings,
+            )
+        }
+    }
+}
+
+fn make(context: &Context, arguments: &Create, warnings: &mut Vec<String>) -> Outcome<Created> {
+    let settings = &context.settings;
+    let database = settings.backend_store_uri()?.ok_or_else(|| {
+        Failure::usage("which database?").hint("--backend-store-uri, or MLFLOW_BACKEND_STORE_URI, or the configuration")
+    })?;
+    let to = arguments.to.as_deref().unwrap_or_default();
+    let ways = ways(context)?;
+    let repository = Repository { shelf: ways.shelf(to, true)? };
+    let request = create::Request {
+        id: context.id.clone(),
+        started: report::time(context.reporter.started),
+        database,
+        auth: settings.auth_store_uri()?,
+        artifact_root: settings.artifact_root().map(str::to_owned),
+        scope: match arguments.artifacts {
+            Which::All => Scope::All,
+            Which::Registered => Scope::Registered,
+            Which::None => Scope::None,
+        },
+        rehash: arguments.rehash,
+        work_dir: settings.work_dir(),
+    };
+    if context.dry_run {
+        return Err(Failure::usage(
+            "--dry-run: a backup changes nothing but its own place, so there is no plan of one",
+        )
+        .hint("--dry-run is for `mlops restore` and `mlops backup prune`"));
+    }
+    let (journal, more) = journal::begin(context, &repository.shelf.place(), "what it left is removed")?;
+    warnings.extend(more);
+    let created = create::create(&request, &repository, &ways, &context.work());
+    journal.close(if created.is_ok() { "done" } else { "failed" });
+    created
+}
+
+/// Who sends messages.
+fn sender(context: &Context) -> Outcome<Sender> {
+    let tls = tls::client(context.settings.system_roots().as_deref(), None)?;
+    let proxy = context.settings.proxy();
+    let sender = Sender::new(tls, proxy.as_ref().map(|p| (&p.address, p.except.as_deref())))?;
+    Ok(sender.patience(MESSAGE, MESSAGE / 2))
+}
+
+fn pruned(context: &Context, arguments: &Create, keep: &retention::Keep) -> Outcome<prune::Plan> {
+    let ways = ways(context)?;
+    let repository = repository(&ways, arguments.to.as_deref().unwrap_or_default())?;
+    remove(context, &repository, keep, context.yes)
+}
+
+fn prune(context: &Context, arguments: &Prune) -> Result<u8, Ended> {
+    let keep = keep(&arguments.keep)?;
+    if keep.is_empty() {
+        return Err(Failure::usage("no rule says which backups are kept")
+            .hint("--keep-last 10, or --keep-daily 7 --keep-weekly 5 --keep-monthly 12")
+            .into());
+    }
+    let ways = ways(context)?;
+    let repository = repository(&ways, &arguments.place.from)?;
+    let really = context.yes && !context.dry_run;
+    let plan = remove(context, &repository, &keep, really)?;
+    context.finish(&Report::Pruned(&plan, really), 0, &[])
+}
+
+/// Plans, and removes if that was agreed to.
+fn remove(context: &Context, repository: &Repository, keep: &retention::Keep, really: bool) -> Outcome<prune::Plan> {
+    let who = format!("mlops backup prune {} (process {})", context.id, std::process::id());
+    let lease = repository.shelf.lock(&who)?;
+    let work = context.work();
+    let ledger = prune::ledger(&context.settings.work_dir())?;
+    let plan = prune::plan(repository, keep, &ledger, jiff::Timestamp::now(), &work)?;
+    if really && !plan.is_empty() {
+        let confirmed = context.consent().to("remove backups")?;
+        lease.held()?;
+        prune::carry_out(repository, &plan, &ledger, &confirmed, &work)?;
+    }
+    Ok(plan)
+}
+
+fn keep(arguments: &Keep) -> Outcome<retention::Keep> {
+    let count = |flag: &str, text: &Option<String>| -> Outcome<Option<Count>> {
+        text.as_deref().map(Count::parse).transpose().map_err(|f| f.on(flag))
+    };
+    Ok(retention::Keep {
+        last: count("--keep-last", &arguments.keep_last)?,
+        hourly: count("--keep-hourly", &arguments.keep_hourly)?,
+        daily: count("--keep-daily", &arguments.keep_daily)?,
+        weekly: count("--keep-weekly", &arguments.keep_weekly)?,
+        monthly: count("--keep-monthly", &arguments.keep_monthly)?,
+        yearly: count("--keep-yearly", &arguments.keep_yearly)?,
+        within: arguments.keep_within.as_deref().map(Within::parse).transpose().map_err(|f| f.on("--keep-within"))?,
+    })
+}
+
+fn list(context: &Context, from: &From) -> Result<u8, Ended> {
+    let ways = ways(context)?;
+    let listed = repository(&ways, &from.from)?.list()?;
+    context.finish(&Report::Backups(&listed), 0, &[])
+}
+
+fn show(context: &Context, one: &One) -> Result<u8, Ended> {
+    let ways = ways(context)?;
+    let repository = repository(&ways, &one.place.from)?;
+    let manifest = repository.find(&one.id)?;
+    let listed = repository.look(&manifest.id)?;
+    context.finish(&Report::Backup(&listed), 0, &[])
+}
+
+fn verify(context: &Context, arguments: &Verify) -> Result<u8, Ended> {
+    let subset = arguments.read_data_subset.as_deref().map_or(Ok(Subset::ALL), Subset::parse)?;
+    let ways = ways(context)?;
+    let repository = repository(&ways, &arguments.place.from)?;
+    let mut damaged = Vec::new();
+    let manifests: Vec<Manifest> = if arguments.all {
+        let mut whole = Vec::new();
+        for listed in repository.list()? {
+            match listed.manifest {
+                Some(Ok(manifest)) => whole.push(manifest),
+                Some(Err(failure)) => damaged.push((listed.id, failure.message)),
+                // What was interrupted is no backup.
+                None => {}
+            }
+        }
+        whole
+    } else {
+        vec![repository.find(&arguments.id)?]
+    };
+    let (work_dir, work) = (context.settings.work_dir(), context.work());
+    let wanted = verify::Wanted { subset, drill: arguments.drill.then(|| context.id.clone()) };
+    let mut verified = verify::verify(&repository, &manifests, &wanted, &work_dir, &work)?;
+    verified.extend(damaged.into_iter().map(|(id, fault)| verify::Verified::damaged(id, fault)));
+    verified.sort_by(|a, b| a.id.cmp(&b.id));
+    let exit = if verified.iter().all(|v| v.faults.is_empty()) { 0 } else { report::code(Kind::Damaged) };
+    context.finish(&Report::Verified(&verified, &wanted), exit, &[])
+}
+
+fn pin(context: &Context, one: &One, pinned: bool) -> Result<u8, Ended> {
+    let ways = ways(context)?;
+    let repository = repository(&ways, &one.place.from)?;
+    let manifest = repository.find(&one.id)?;
+    let path = format!("{}/{PIN}", manifest.id);
+    if pinned {
+        repository.write(&path, format!("{}\n", report::time(context.reporter.started)).as_bytes())?;
+    } else {
+        repository.shelf.remove(&path)?;
+    }
+    repository.shelf.settle()?;
+    context.finish(&Report::Pinned(&manifest.id, pinned), 0, &[])
+}
