@@ -8,9 +8,9 @@ Lists are sorted by id; numbers of metrics are told by their bits.
 
 import argparse
 import json
-import os
 import struct
-import warnings
+
+import surroundings
 
 PAGE = 500
 
@@ -165,13 +165,9 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--tracking-uri", required=True)
     options = parser.parse_args()
-    for name in [name for name in os.environ if name.startswith("MLFLOW_") or name.lower().endswith("_proxy")]:
-        del os.environ[name]
-    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
-    warnings.simplefilter("ignore", FutureWarning)
+    surroundings.clean(options.tracking_uri)
     import mlflow
 
-    mlflow.set_tracking_uri(options.tracking_uri)
     client = mlflow.MlflowClient()
     print(json.dumps(read(client, mlflow.__version__ >= "3")))
 

@@ -137,7 +137,7 @@ def check(folder: Path, name: str) -> None:
     else:
         wanted = name.removeprefix("mlflow-")
         app = "mlflow.server.fastapi_app" if wanted.startswith("3.") else "mlflow.server"
-        test = f"import {app}, psycopg2, mlflow; assert mlflow.__version__ == {wanted!r}"
+        test = f"import {app}, psycopg2, boto3, mlflow.pyfunc; assert mlflow.__version__ == {wanted!r}"
         run(folder / "bin/python", "-c", test)
 
 

@@ -14,12 +14,11 @@ longer opens in a server without workspaces.
 
 import argparse
 import json
-import logging
 import os
 import time
-import warnings
 
 import fill_workspace
+import surroundings
 
 
 def main() -> None:
@@ -40,19 +39,13 @@ def main() -> None:
 
 def fill(options: argparse.Namespace) -> dict:
     """Everything but a second workspace; what the caller's environment says of MLflow does not count."""
-    for name in [name for name in os.environ if name.startswith("MLFLOW_") or name.lower().endswith("_proxy")]:
-        del os.environ[name]
-    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
-    os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
-    os.environ["MLFLOW_TRACKING_URI"] = options.tracking_uri
-    warnings.simplefilter("ignore", FutureWarning)  # of stages, which the tests need as long as servers have them
-
+    surroundings.clean(options.tracking_uri)
     import mlflow
 
     from fill_core import Core
     from rest import Server
 
-    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    surroundings.quiet()
     started = time.monotonic()
     server = Server(options.tracking_uri)
     core = Core(mlflow.MlflowClient(options.tracking_uri), os.path.abspath(options.artifact_dir))

@@ -2,8 +2,8 @@
 """An MLflow tracking server of the release that this Python has, for a test.
 
     ENV/bin/python server.py --backend-store-uri URI --artifact-root DIR --ready-file FILE
-        [--port N] [--serve-artifacts] [--static-prefix PATH] [--basic-auth USER:PASSWORD] [--env NAME=VALUE]...
-        [--log FILE]
+        [--port N] [--serve-artifacts] [--object-store FILE] [--static-prefix PATH] [--basic-auth USER:PASSWORD]
+        [--env NAME=VALUE]... [--log FILE]
 
 Serves on 127.0.0.1 (port 0, the default, means a free one), waits until a search is answered, writes the server's
 address into FILE (whole or not at all) and stays. It ends when it gets SIGTERM or SIGINT, or when its stdin is a
@@ -11,7 +11,9 @@ pipe whose other end is closed, so that a killed test leaves nothing behind; the
 happens to this process. Exit code 0 after such an end, 1 if the server failed.
 
 The application is MLflow's own under the same web server that `mlflow server` starts; without the command line
-around it, which imports everything a second time, it is up in half the time. The environment is made from nothing
+around it, which imports everything a second time, it is up in half the time. --artifact-root is a folder or an
+address such as s3://artifacts/root in the store that `object_store.py` wrote into --object-store's FILE; with
+--serve-artifacts it is what the server hands out by its proxy. The environment is made from nothing
 but the few variables below and --env: no MLFLOW_*, PG*, AWS_* or proxy variable of the caller leaks in. The
 server works in FILE's folder (3.4 leaves an empty `mlruns` where it works), so addresses are best absolute.
 """
@@ -32,6 +34,8 @@ import urllib.error
 import urllib.request
 from importlib.metadata import version
 from pathlib import Path
+
+import surroundings
 
 START_SECONDS = 120
 STOP_SECONDS = 10
@@ -85,6 +89,8 @@ def environment(options: argparse.Namespace) -> dict[str, str]:
         made["_MLFLOW_STATIC_PREFIX"] = options.static_prefix
     if options.basic_auth:
         made |= {"MLFLOW_AUTH_CONFIG_PATH": auth_config(options), "MLFLOW_FLASK_SERVER_SECRET_KEY": "for-tests-only"}
+    if options.object_store:
+        made |= surroundings.s3(options.object_store)
     for setting in options.env:
         name, _, value = setting.partition("=")
         made[name] = value
@@ -209,6 +215,7 @@ def main() -> None:
     parser.add_argument("--ready-file", required=True, type=Path)
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--serve-artifacts", action="store_true")
+    parser.add_argument("--object-store", metavar="FILE")
     parser.add_argument("--static-prefix", default="")
     parser.add_argument("--basic-auth", default="", metavar="USER:PASSWORD")
     parser.add_argument("--env", action="append", default=[], metavar="NAME=VALUE")

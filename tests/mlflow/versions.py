@@ -22,7 +22,11 @@ from mlflow.tracking import MlflowClient
 
 def register(client: MlflowClient, name: str, source: str, run: str | None, **more: str) -> None:
     client.create_registered_model(name)
-    # Straight to the store: the client would resolve what it can.
+    add(client, name, source, run, **more)
+
+
+def add(client: MlflowClient, name: str, source: str, run: str | None, **more: str) -> None:
+    """A version straight to the store: the client would resolve what it can of the source."""
     client._get_registry_client().store.create_model_version(name, source, run, **more)
 
 
