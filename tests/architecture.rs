@@ -97,7 +97,7 @@ fn adapters_do_not_know_each_other_or_a_capability() {
 #[test]
 fn capabilities_neither_print_nor_parse() {
     uses_only("migrate/", &["domain", "engine", "store", "archive", "source", "newfile", "migrate", "TOOL"]);
-    let backup = ["domain", "engine", "store", "archive", "artifact", "migrate", "backup", "TOOL"];
+    let backup = ["domain", "engine", "store", "archive", "artifact", "mlflow", "migrate", "newfile", "backup", "TOOL"];
     uses_only("backup/", &backup);
     uses_only("demo/", &["domain", "engine", "store", "migrate", "source", "demo"]);
     uses_only("doctor/", &["domain", "engine", "store", "doctor"]);

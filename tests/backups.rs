@@ -470,3 +470,116 @@ fn backups_lie_in_s3_as_well() {
     let said = s3(&back_up);
     assert!([7, 8].contains(&said.code), "{} {}", said.code, said.err);
 }
+
+#[test]
+fn a_backup_can_be_one_file() {
+    let stack = Stack::proxied();
+    let (file, root) = (stack.path("one.tar"), stack.root.to_str().unwrap());
+    let path = file.to_str().unwrap();
+    let make = ["backup", "--file", path, "--backend-store-uri", stack.database.to_str().unwrap()];
+    let made = stack.mlops(&[&make[..], &["--artifact-root", root, "--output", "json"]].concat()).expect(0);
+    let id = made.json()["result"]["id"].as_str().unwrap().to_owned();
+    let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&file).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600, "it holds all that a store holds");
+    stack.mlops(&make).expect(9);
+    let said = stack.mlops(&["backup", "verify", path, "--drill"]).expect(0);
+    assert!(said.out.contains(&id), "{}", said.out);
+    assert!(stack.mlops(&["backup", "show", path]).expect(0).out.contains(&id));
+    stack.mlops(&["backup", "list", "--from", path]).expect(0);
+    let (restored, database) = (stack.path("restored"), stack.path("restored.db"));
+    let to = ["--to", database.to_str().unwrap(), "--artifact-root", restored.to_str().unwrap()];
+    stack.mlops(&[&["restore", path], &to[..]].concat()).expect(0);
+    assert!(tree(&restored) == tree(&stack.root));
+    verify(stack.home.path(), stack.database.to_str().unwrap(), database.to_str().unwrap()).expect(0);
+    // It never changes, and `tar` makes a place of backups of it.
+    for change in [&["pin", path][..], &["prune", "--from", path, "--keep-last", "1"]] {
+        stack.mlops(&[&["backup"], change].concat()).expect(2);
+    }
+    let place = stack.path("place");
+    fs::create_dir(&place).unwrap();
+    assert!(Command::new("tar").arg("xf").arg(&file).arg("-C").arg(&place).status().unwrap().success());
+    stack.mlops(&["backup", "verify", &id, "--from", place.to_str().unwrap()]).expect(0);
+    stack.mlops(&["backup", "verify", place.join(&id).to_str().unwrap()]).expect(0);
+}
+
+#[test]
+fn a_file_that_was_changed_or_cut_is_no_backup() {
+    let stack = Stack::proxied();
+    let file = stack.path("one.tar");
+    let (path, root) = (file.to_str().unwrap(), stack.root.to_str().unwrap());
+    let make = ["backup", "--file", path, "--backend-store-uri", stack.database.to_str().unwrap()];
+    stack.mlops(&[&make[..], &["--artifact-root", root]].concat()).expect(0);
+    let sound = fs::read(&file).unwrap();
+    let damaged = |content: &[u8], what: &str| {
+        fs::write(&file, content).unwrap();
+        assert_eq!(stack.mlops(&["backup", "verify", path]).code, 11, "{what}");
+        let (to, root) = (stack.path("no.db"), stack.path("no"));
+        let to = ["--to", to.to_str().unwrap(), "--artifact-root", root.to_str().unwrap()];
+        assert_eq!(stack.mlops(&[&["restore", path], &to[..]].concat()).code, 11, "{what}");
+        assert!(!stack.path("no.db").exists(), "{what}");
+    };
+    let mut seed = 11u64;
+    for _ in 0..rounds() {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let at = usize::try_from(seed >> 16).unwrap() % (8 * sound.len());
+        let mut flipped = sound.clone();
+        flipped[at / 8] ^= 1 << (at % 8);
+        damaged(&flipped, &format!("bit {at}"));
+        damaged(&sound[..at / 8], &format!("cut at {}", at / 8));
+    }
+    damaged(&[&sound[..], &[0; 512]].concat(), "longer");
+    damaged(b"no tar at all", "something else");
+}
+
+#[test]
+fn what_lies_behind_the_proxy_is_read_through_it() {
+    let home = folder();
+    let store = format!("sqlite:///{}", home.path().join("mlflow.db").display());
+    let server = crate::flows::Server::start("3.4.0", &store, home.path(), &["--serve-artifacts"]);
+    server.script("fill_artifacts.py", &["--files", "50"]).expect(0);
+    let place = home.path().join("backups");
+    let back_up = ["backup", "--to", place.to_str().unwrap(), "--backend-store-uri", &store, "--progress", "none"];
+    let back_up = |more: &[&str]| run(home.path(), &[&back_up[..], &["--output", "json"], more].concat());
+    let unread = back_up(&[]).expect(4).json()["result"].clone();
+    assert!(unread["artifacts"]["unread"][0]["why"].as_str().unwrap().contains("--tracking-uri"), "{unread}");
+    let through = back_up(&["--tracking-uri", &server.url]).expect(0).json()["result"].clone();
+    let root = home.path().join("artifacts");
+    let beside = back_up(&["--artifact-root", root.to_str().unwrap()]).expect(0).json()["result"].clone();
+    for of in ["files", "bytes", "stored"] {
+        assert_eq!(through["artifacts"][of], beside["artifacts"][of], "{of}");
+    }
+    assert!(through["artifacts"]["files"].as_u64().unwrap() > 60 && beside["artifacts"]["new_files"] == 0);
+    let (restored, file) = (home.path().join("restored"), home.path().join("restored.db"));
+    let to = ["--to", file.to_str().unwrap(), "--artifact-root", restored.to_str().unwrap()];
+    let id = through["id"].as_str().unwrap();
+    let from = ["restore", id, "--from", place.to_str().unwrap(), "--progress", "none"];
+    run(home.path(), &[&from[..], &to[..]].concat()).expect(0);
+    assert!(tree(&restored) == tree(&root));
+    // What it cannot read any more is never taken for gone.
+    drop(server);
+    let gone = back_up(&["--tracking-uri", "http://127.0.0.1:1"]).expect(4).json()["result"].clone();
+    assert!(gone["artifacts"]["unreadable"].as_u64().unwrap() > 0, "{gone}");
+}
+
+#[test]
+fn a_drill_on_a_server_leaves_nothing_there() {
+    let stack = Stack::proxied();
+    let made = stack.backed_up(0, &[]);
+    let target = postgres(15).database("drills");
+    let databases = || target.texts("SELECT datname::text FROM pg_database WHERE datname LIKE 'mlops_drill_%'");
+    let said = stack.verify(&["--drill", "--drill-on", &target.url()]).expect(0);
+    assert!(said.out.contains(made["id"].as_str().unwrap()), "{}", said.out);
+    assert!(stack.list()[0]["drilled"].is_string());
+    assert_eq!(databases(), Vec::<String>::new());
+    assert_eq!(target.number("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'"), 0);
+    stack.verify(&["--drill-on", &target.url()]).expect(2);
+    stack.verify(&["--drill", "--drill-on", "sqlite:////tmp/x.db"]).expect(2);
+    // Damaged rows are found there as well, and leave nothing either.
+    let archive = stack.path("backups").join(made["id"].as_str().unwrap()).join("database.tar");
+    let mut content = fs::read(&archive).unwrap();
+    let middle = content.len() / 2;
+    content[middle] ^= 1;
+    fs::write(&archive, content).unwrap();
+    stack.verify(&["--drill", "--drill-on", &target.url()]).expect(11);
+    assert_eq!(databases(), Vec::<String>::new());
+}

@@ -5,7 +5,8 @@
 
 /// The unit of a tar file in bytes.
 pub const BLOCK: usize = 512;
-/// What a header's size field can say, and more than any entry of an archive has.
+/// What a header's size field can say in digits, and more than any entry of an archive has. Beyond that it is binary, as
+/// GNU tar writes it (its manual, "Basic Tar Format").
 pub const MAX_BYTES: u64 = 0o77_777_777_777;
 
 /// What a header says.
@@ -27,13 +28,13 @@ impl Frame {
     }
 
     fn block(&self, checksum: &[u8]) -> Vec<u8> {
-        let (bytes, seconds) = (format!("{:011o}", self.bytes), format!("{:011o}", self.seconds));
+        let (size, seconds) = (size(self.bytes), format!("{:011o}", self.seconds));
         let fields: [(&[u8], usize); 16] = [
             (self.name.as_bytes(), 100),
             (b"0000644", 8),
             (b"0000000", 8),
             (b"0000000", 8),
-            (bytes.as_bytes(), 12),
+            (&size, 12),
             (seconds.as_bytes(), 12),
             (checksum, 8),
             (b"0", 1),
@@ -70,13 +71,15 @@ impl Frame {
             let digits = std::str::from_utf8(field(from, 12)).unwrap_or_default();
             u64::from_str_radix(digits, 8).ok().filter(|n| *n <= MAX_BYTES)
         };
+        let binary = block.get(124..136).and_then(|size| size.strip_prefix(&[0x80, 0, 0, 0]));
+        let binary = binary.and_then(|size| size.try_into().ok()).map(u64::from_be_bytes);
         match field(156, 1) {
             b"0" => {}
             b"1" => return Err(format!("`{}` is a hard link", name.escape_debug())),
             b"2" => return Err(format!("`{}` is a symbolic link", name.escape_debug())),
             _ => return Err(format!("`{}` is not a regular file", name.escape_debug())),
         }
-        let frame = match (number(124), number(136)) {
+        let frame = match (binary.or_else(|| number(124)), number(136)) {
             (Some(bytes), Some(seconds)) => Frame { name, bytes, seconds },
             _ => return Err(format!("the header of `{}` has a number that is none", name.escape_debug())),
         };
@@ -94,19 +97,29 @@ impl Frame {
     }
 }
 
+/// The field of a size.
+fn size(bytes: u64) -> Vec<u8> {
+    if bytes <= MAX_BYTES {
+        return format!("{bytes:011o}").into_bytes();
+    }
+    [[0x80, 0, 0, 0].as_slice(), &bytes.to_be_bytes()].concat()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn any_changed_bit_of_a_header_is_found() {
-        let frame = Frame { name: "data/metrics.copy.0001.gz".to_owned(), bytes: 8_388_608, seconds: 1_790_000_000 };
-        let header = frame.header();
-        assert_eq!((header.len(), Frame::parse(&header)), (BLOCK, Ok(frame)));
-        for bit in 0..8 * BLOCK {
-            let mut damaged = header.clone();
-            damaged[bit / 8] ^= 1 << (bit % 8);
-            assert!(Frame::parse(&damaged).is_err(), "bit {bit}");
+        for bytes in [8_388_608, MAX_BYTES + 1] {
+            let frame = Frame { name: "data/metrics.copy.0001.gz".to_owned(), bytes, seconds: 1_790_000_000 };
+            let header = frame.header();
+            assert_eq!((header.len(), Frame::parse(&header)), (BLOCK, Ok(frame)));
+            for bit in 0..8 * BLOCK {
+                let mut damaged = header.clone();
+                damaged[bit / 8] ^= 1 << (bit % 8);
+                assert!(Frame::parse(&damaged).is_err(), "bit {bit}");
+            }
         }
         assert!(Frame::parse(&[]).is_err());
     }

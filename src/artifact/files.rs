@@ -1,14 +1,15 @@
 //! Files by their paths below one place, whatever the place is: a folder or objects of S3. What is read here and written
 //! there goes through these two traits, on plain threads.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use tempfile::{SpooledTempFile, TempPath};
 
-use crate::domain::failure::Outcome;
+use crate::domain::address::shown;
+use crate::domain::failure::{Failure, Outcome};
 
 /// A file as its place tells it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,6 +79,11 @@ pub trait Files: Send + Sync {
     /// # Errors
     /// As [`Files::open`].
     fn stat(&self, path: &str) -> Outcome<Option<Entry>>;
+
+    /// Whether `stat` costs no more than a file's own; else it lists the whole folder.
+    fn stat_is_cheap(&self) -> bool {
+        true
+    }
 }
 
 /// What is to happen where a file is there already.
@@ -156,6 +162,24 @@ pub(super) enum Kind {
     Beside(File, TempPath),
     /// Apart from where it will be.
     Apart(SpooledTempFile),
+}
+
+/// A staged file stays in memory up to so many bytes.
+const IN_MEMORY: usize = 1 << 20;
+
+impl Staged {
+    /// Apart from where it will be: in memory, and below `work` when it is large, without a name there.
+    ///
+    /// # Errors
+    /// Target: the work folder cannot be made.
+    pub fn apart(work: &Path) -> Outcome<Staged> {
+        fs::create_dir_all(work).map_err(|e| {
+            let work = shown(work);
+            Failure::target(format!("the work folder {work} failed: {e}"))
+                .hint(format!("df -h {work}; --work-dir names another folder"))
+        })?;
+        Ok(Staged { kind: Kind::Apart(tempfile::spooled_tempfile_in(IN_MEMORY, work)) })
+    }
 }
 
 impl Write for Staged {

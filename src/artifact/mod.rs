@@ -23,7 +23,7 @@ pub use objects::Objects;
 pub use probe::{NAME as PROBE_NAME, is_stale};
 pub use s3::{Bucket, S3};
 pub use shelf::Folder;
-pub use waiting::{LockPace, Patience};
+pub use waiting::{LockPace, Patience, Waiting};
 
 use self::files::Shelf;
 use crate::domain::artifact_address::ArtifactAddress;

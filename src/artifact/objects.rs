@@ -1,6 +1,5 @@
 //! Objects of S3 as a place of files.
 
-use std::fs;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,9 +19,6 @@ use super::waiting::{Patience, Waiting};
 use crate::domain::address::shown;
 use crate::domain::failure::{self, Failure, Outcome};
 use crate::engine::cancel::Cancel;
-
-/// A staged file stays in memory up to so many bytes.
-const IN_MEMORY: usize = 1 << 20;
 
 /// Objects whose keys begin alike. Called from plain threads, never from within the runtime.
 pub struct Objects {
@@ -196,8 +192,7 @@ impl Files for Objects {
 
 impl Shelf for Objects {
     fn stage(&self) -> Outcome<Staged> {
-        fs::create_dir_all(&self.work).map_err(|e| unwritten(&self.work, &e))?;
-        Ok(Staged { kind: Kind::Apart(tempfile::spooled_tempfile_in(IN_MEMORY, &self.work)) })
+        Staged::apart(&self.work)
     }
 
     fn put(&self, staged: Staged, path: &str, there: There) -> Outcome<bool> {

@@ -46,14 +46,15 @@ impl Default for Patience {
 
 /// The way into the runtime.
 #[derive(Clone)]
-pub(super) struct Waiting {
+pub struct Waiting {
     runtime: Handle,
     cancel: Cancel,
     cancelled: watch::Receiver<bool>,
 }
 
 impl Waiting {
-    pub(super) fn new(runtime: Handle, cancel: Cancel) -> Waiting {
+    /// Work is done there, until it is cancelled.
+    pub fn new(runtime: Handle, cancel: Cancel) -> Waiting {
         let (tell, cancelled) = watch::channel(false);
         cancel.on_cancel(move || {
             tell.send_replace(true);
@@ -65,8 +66,11 @@ impl Waiting {
         self.cancel.check()
     }
 
-    /// What the work gives, unless the command is interrupted before.
-    pub(super) fn on<T>(&self, work: impl Future<Output = T>) -> Outcome<T> {
+    /// What the work gives, unless the command is interrupted before. Not to be called within the runtime.
+    ///
+    /// # Errors
+    /// Interrupted.
+    pub fn on<T>(&self, work: impl Future<Output = T>) -> Outcome<T> {
         self.check()?;
         let mut cancelled = self.cancelled.clone();
         self.runtime.block_on(async {

@@ -61,6 +61,8 @@ pub struct Created {
 
 /// Files that are asked for again when they change while they are read.
 const TRIES: usize = 3;
+/// How long a root may give nothing but failures.
+const GIVEN_UP: Duration = Duration::from_secs(120);
 /// Paths and files that a thread takes at once.
 const PAGE: usize = 128;
 
@@ -123,11 +125,43 @@ impl Tally {
 struct Root {
     address: ArtifactAddress,
     files: Result<Box<dyn Files>, String>,
+    /// Since when nothing but failures has come of it.
+    failing: Mutex<Option<Instant>>,
 }
 
 impl Root {
     fn at(&self, path: &str) -> String {
         self.address.join(path).to_string()
+    }
+
+    /// Its files; else why there are none. Each file of a server that is down is waited for, and all of them together
+    /// would take days: a root that has given nothing for a while is not asked any more.
+    fn files(&self) -> Result<&dyn Files, String> {
+        let failing = *self.failing.lock().unwrap_or_else(PoisonError::into_inner);
+        match &self.files {
+            Ok(_) if failing.is_some_and(|since| since.elapsed() > GIVEN_UP) => {
+                let seconds = GIVEN_UP.as_secs();
+                Err(format!("nothing could be read there for {seconds} s, so it was not asked for any more"))
+            }
+            Ok(files) => Ok(files.as_ref()),
+            Err(why) => Err(why.clone()),
+        }
+    }
+
+    /// Notes how it went. What failed is for the caller to tell.
+    fn heard<T>(&self, outcome: Outcome<T>) -> Outcome<Result<T, Failure>> {
+        let mut failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
+        match outcome {
+            Ok(value) => {
+                *failing = None;
+                Ok(Ok(value))
+            }
+            Err(failure) if matches!(failure.kind, Kind::Source | Kind::Unreachable) => {
+                failing.get_or_insert_with(Instant::now);
+                Ok(Err(failure))
+            }
+            Err(failure) => Err(failure),
+        }
     }
 }
 
@@ -230,7 +264,7 @@ impl Maker<'_> {
         let open = |address: &String| {
             // `mlflow-artifacts:` stands for its root.
             let address = ArtifactAddress::parse(&format!("{address}/"));
-            Root { files: self.ways.files(&address), address }
+            Root { files: self.ways.files(&address), address, failing: Mutex::default() }
         };
         let roots: Vec<Root> = references.roots.iter().map(open).collect();
         let mut tally = Tally { unreadable: references.unreadable, ..Tally::default() };
@@ -346,10 +380,10 @@ impl Maker<'_> {
         let note = |path: &str, why: String| {
             tally.lock().unwrap_or_else(PoisonError::into_inner).unread(root.at(path), why);
         };
-        let files = match &root.files {
+        let files = match root.files() {
             Ok(files) => files,
             Err(why) => {
-                note(path, why.clone());
+                note(path, why);
                 return Ok(());
             }
         };
@@ -365,13 +399,10 @@ impl Maker<'_> {
                 }
             }
         });
-        match walked {
-            Err(failure) if matches!(failure.kind, Kind::Source | Kind::Unreachable) => {
-                note(path, failure.message);
-                Ok(())
-            }
-            other => other,
+        if let Err(failure) = root.heard(walked)? {
+            note(path, failure.message);
         }
+        Ok(())
     }
 
     /// A root that is empty though it had files, or should have some, is a lost mount and not a store without artifacts.
@@ -431,17 +462,19 @@ impl Maker<'_> {
     }
 
     fn copy_one(&self, roots: &[Root], file: LedgerFile, ledger: &Ledger, tally: &Mutex<Tally>) -> Outcome<()> {
-        let Some((root, Ok(files))) = roots.get(file.root as usize).map(|r| (r, &r.files)) else { return Ok(()) };
+        let Some(root) = roots.get(file.root as usize) else { return Ok(()) };
         let lock = || tally.lock().unwrap_or_else(PoisonError::into_inner);
-        let stored = self.read_and_store(files.as_ref(), &file.path, ledger);
+        let stored = match root.files() {
+            Ok(files) => root.heard(self.read_and_store(files, &file, ledger))?.map_err(|failure| failure.message),
+            Err(why) => Err(why),
+        };
         let (entry, packed, new) = match stored {
             Ok(Some(stored)) => stored,
             Ok(None) => return ledger.forget(file.root, &file.path),
-            Err(failure) if matches!(failure.kind, Kind::Source | Kind::Unreachable) => {
-                lock().unread(root.at(&file.path), failure.message);
+            Err(why) => {
+                lock().unread(root.at(&file.path), why);
                 return ledger.forget(file.root, &file.path);
             }
-            Err(failure) => return Err(failure),
         };
         let mut tally = lock();
         tally.read += 1;
@@ -460,15 +493,25 @@ impl Maker<'_> {
     }
 
     /// `None`: the file is gone.
-    fn read_and_store(&self, files: &dyn Files, path: &str, ledger: &Ledger) -> Outcome<Option<(Entry, Packed, bool)>> {
-        let shelf = &self.repository.shelf;
-        for _ in 0..TRIES {
+    fn read_and_store(
+        &self,
+        files: &dyn Files,
+        listed: &LedgerFile,
+        ledger: &Ledger,
+    ) -> Outcome<Option<(Entry, Packed, bool)>> {
+        let (shelf, path) = (&self.repository.shelf, listed.path.as_str());
+        for turn in 1..=TRIES {
             let Some(mut opened) = files.open(path)? else { return Ok(None) };
             let mut staged = shelf.stage()?;
             let packed = object::pack(&mut opened.reader, &mut staged, &mut |units| {
                 self.work.events.event(Event::Done { table: String::new(), units });
                 self.work.cancel.check().map_err(io::Error::other)
             });
+            // What asks for the rest of a broken download itself does not ask for the whole again.
+            if matches!(packed, Err(Side::From(_))) && !files.stat_is_cheap() && turn < TRIES {
+                self.work.cancel.check()?;
+                continue;
+            }
             let packed = packed.map_err(|side| match side {
                 Side::From(e) => self
                     .work
@@ -477,11 +520,14 @@ impl Maker<'_> {
                     .unwrap_or_else(|| Failure::source(format!("{}/{path} cannot be read: {e}", files.place()))),
                 Side::To(e) => self.repository.unwritten(&e),
             })?;
-            let Some(after) = files.stat(path)? else { return Ok(None) };
-            let before = &opened.entry;
-            let same = after.bytes == packed.bytes && (before.changed.is_none() || after.changed == before.changed);
-            if !same {
-                continue;
+            // One that has the size that was listed is not asked for again where that would list its whole folder.
+            if files.stat_is_cheap() || packed.bytes != listed.bytes {
+                let Some(after) = files.stat(path)? else { return Ok(None) };
+                let before = &opened.entry;
+                let same = after.bytes == packed.bytes && (before.changed.is_none() || after.changed == before.changed);
+                if !same {
+                    continue;
+                }
             }
             if ledger.has_object(&packed.sha256)? {
                 return Ok(Some((opened.entry, packed, false)));

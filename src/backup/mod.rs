@@ -8,10 +8,12 @@
 //! DEST/artifacts/sha256/ab/     contents by their SHA-256, shared by all backups
 //! ```
 
+pub mod bundle;
 pub mod create;
 pub mod manifest;
 pub mod object;
 pub mod place;
+mod proxy;
 pub mod prune;
 mod references;
 pub mod repository;

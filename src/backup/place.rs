@@ -5,15 +5,23 @@ use std::path::{Path, PathBuf};
 use tokio::runtime::Runtime;
 
 use crate::artifact::files::{Files, Shelf};
-use crate::artifact::{self, Folder, S3};
+use crate::artifact::{self, Folder, S3, Waiting};
 use crate::domain::artifact_address::ArtifactAddress;
 use crate::domain::failure::{Failure, Outcome};
 use crate::engine::cancel::Cancel;
+use crate::mlflow::Client;
+
+use super::bundle::{self, Bundle};
+use super::proxy::Proxied;
+use super::repository::Repository;
 
 /// The ways to places.
 pub struct Ways {
     /// The artifact root, as the operator names it.
     pub artifact_root: Option<ArtifactAddress>,
+    /// The tracking server: the way to what lies behind its proxy, where the artifact root is not known. What is wrong
+    /// with its address matters only then.
+    pub server: Outcome<Option<Client>>,
     /// The way to S3.
     pub s3: S3,
     /// What calls to servers run on.
@@ -34,9 +42,15 @@ impl Ways {
             ArtifactAddress::Local(path) => Ok(Box::new(Folder::new(path))),
             ArtifactAddress::Proxy { host: None, path } => match &self.artifact_root {
                 Some(root @ (ArtifactAddress::Local(_) | ArtifactAddress::S3 { .. })) => self.files(&root.join(path)),
-                _ => Err("it lies behind the server's proxy: name the place that the server keeps its artifacts in \
-                          (--artifact-root)"
-                    .to_owned()),
+                _ => match &self.server {
+                    Ok(Some(server)) => Ok(Box::new(Proxied::new(server.clone(), path, self.waiting()))),
+                    Err(failure) => Err(failure.message.clone()),
+                    Ok(None) => {
+                        Err("it lies behind the server's proxy: name the place that the server keeps its artifacts \
+                                 in (--artifact-root), or the server (--tracking-uri)"
+                            .to_owned())
+                    }
+                },
             },
             ArtifactAddress::S3 { .. } => match self.remote(address) {
                 Ok(Some(files)) => Ok(files),
@@ -48,8 +62,26 @@ impl Ways {
         }
     }
 
+    fn waiting(&self) -> Waiting {
+        Waiting::new(self.runtime.handle().clone(), self.cancel.clone())
+    }
+
     fn remote(&self, address: &ArtifactAddress) -> Outcome<Option<Box<dyn Shelf>>> {
         artifact::shelf(address, &self.s3, self.runtime.handle(), &self.work_dir, &self.cancel)
+    }
+
+    /// The backups of a place, or the one that a file holds. Nothing is looked for in a place yet.
+    ///
+    /// # Errors
+    /// As [`Ways::shelf`], and as [`Bundle::open`].
+    pub fn backups(&self, text: &str) -> Outcome<Repository> {
+        match ArtifactAddress::parse(text) {
+            ArtifactAddress::Local(path) if bundle::is_file(&path) => {
+                let bundle = Bundle::open(&absolute(&path), &self.work_dir, &self.cancel)?;
+                Ok(Repository { shelf: Box::new(bundle), fixed: true })
+            }
+            _ => Ok(Repository { shelf: self.shelf(text, true)?, fixed: false }),
+        }
     }
 
     /// The place of backups (`private`: for their owner alone), or of restored artifacts, at an address.

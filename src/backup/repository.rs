@@ -27,6 +27,8 @@ const STEP: usize = 256 << 10;
 pub struct Repository {
     /// Its files.
     pub shelf: Box<dyn Shelf>,
+    /// Whether it is one backup in a file, to which nothing is added.
+    pub fixed: bool,
 }
 
 /// What is known of a backup without looking into it.
@@ -140,6 +142,18 @@ impl Repository {
             return Err(Failure::damaged(format!("the backup {id} says that it is {}", manifest.id)));
         }
         Ok(Some(manifest))
+    }
+
+    /// The one backup of a file.
+    ///
+    /// # Errors
+    /// Damaged: it holds none.
+    pub fn only(&self) -> Outcome<Manifest> {
+        let mut listed = self.list()?.into_iter();
+        match (listed.next().and_then(|l| l.manifest), listed.next()) {
+            (Some(manifest), None) => manifest,
+            _ => Err(Failure::damaged(format!("{} does not hold one whole backup", self.shelf.place()))),
+        }
     }
 
     /// The backup that a word means: an id, or `latest`, the newest that is complete.

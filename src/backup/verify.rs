@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use crate::archive::reader::ArchiveSource;
 
-use crate::domain::address::StoreAddress;
+use crate::domain::address::{PgAddress, StoreAddress};
 use crate::domain::failure::{Failure, Kind, Outcome};
 use crate::engine::RowSource;
 use crate::engine::copy::{Work, count, digest};
@@ -14,6 +14,7 @@ use crate::engine::pool;
 use crate::migrate::execute::execute;
 use crate::migrate::plan;
 use crate::migrate::policy::Policies;
+use crate::store::postgres::temporary::TemporaryDatabase;
 use crate::store::scratch::Scratch;
 use crate::store::sqlite::ledger::Ledger;
 
@@ -78,8 +79,17 @@ impl Verified {
 pub struct Wanted {
     /// Which contents are read.
     pub subset: Subset,
-    /// Whether the databases are restored into scratch ones; the id of the run.
-    pub drill: Option<String>,
+    /// Whether the databases are restored into scratch ones.
+    pub drill: Option<Drill>,
+}
+
+/// How a restore is tried.
+#[derive(Debug, Clone)]
+pub struct Drill {
+    /// The id of the run.
+    pub id: String,
+    /// The PostgreSQL server for temporary databases; else temporary SQLite files do.
+    pub server: Option<PgAddress>,
 }
 
 /// Faults that are named for one backup.
@@ -109,13 +119,13 @@ pub fn verify(
         };
         for database in std::iter::once(&manifest.database).chain(&manifest.auth) {
             note(check_database(repository, manifest, database, work_dir, work), &mut found)?;
-            if let (Some(id), true) = (&wanted.drill, found.is_empty()) {
-                note(drill(repository, manifest, database, id, work_dir, work), &mut found)?;
+            if let (Some(wanted), true) = (&wanted.drill, found.is_empty()) {
+                note(drill(repository, manifest, database, wanted, work_dir, work), &mut found)?;
             }
         }
         note(check_contents(repository, manifest, wanted.subset, work_dir, work, &mut verified), &mut found)?;
         verified.faults.splice(0..0, found);
-        if verified.faults.is_empty() && wanted.subset == Subset::ALL {
+        if verified.faults.is_empty() && wanted.subset == Subset::ALL && !repository.fixed {
             let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
             let mut proof = repository.look(&manifest.id)?.proof;
             if wanted.drill.is_some() {
@@ -171,22 +181,30 @@ fn check_database(
     Err(Failure::damaged(format!("the backup {id} is damaged: the rows of `{name}` have other digests than it states")))
 }
 
-/// Restores a database into a scratch SQLite file, compares what is there with the manifest's digests, and throws it away.
+/// Restores a database into a scratch one, compares what is there with the manifest's digests, and throws it away.
 fn drill(
     repository: &Repository,
     manifest: &Manifest,
     database: &Database,
-    id: &str,
+    wanted: &Drill,
     work_dir: &std::path::Path,
     work: &Work<'_>,
 ) -> Outcome<()> {
     let archive = Fetched::of(repository, &manifest.id, &database.archive.file, work_dir)?;
     let scratch = Scratch::new("mlops-drill-", work_dir)?;
+    let temporary = match &wanted.server {
+        Some(server) => Some(TemporaryDatabase::create(server, &wanted.id, work.cancel)?),
+        None => None,
+    };
+    let target = match &temporary {
+        Some(temporary) => StoreAddress::Postgres(Box::new(temporary.address())),
+        None => StoreAddress::Sqlite(scratch.path().join("drill.db")),
+    };
     let request = plan::Request {
-        id: id.to_owned(),
+        id: wanted.id.clone(),
         started: manifest.started.clone(),
         source: StoreAddress::Archive(archive.path().to_owned()),
-        target: StoreAddress::Sqlite(scratch.path().join("drill.db")),
+        target,
         work_dir: work_dir.to_owned(),
         include: Vec::new(),
         replace: false,
@@ -195,7 +213,11 @@ fn drill(
         compression: Default::default(),
         survey: false,
     };
-    let migrated = execute(plan::prepare(&request, work)?, None, Instant::now(), work)?;
+    let migrated = plan::prepare(&request, work).and_then(|ready| execute(ready, None, Instant::now(), work));
+    // Whatever came of it, and a failure to drop it is one.
+    let dropped = temporary.map(TemporaryDatabase::drop_it).transpose();
+    let migrated = migrated?;
+    dropped?;
     let same = migrated.tables.len() == database.tables.len()
         && migrated.tables.iter().zip(&database.tables).all(|(restored, table)| {
             let digest = restored.target.map(|d| (d.rows, d.to_string()));

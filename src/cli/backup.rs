@@ -1,5 +1,7 @@
 //! `mlops backup` and `mlops restore`.
 
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::migrate::Misfits;
@@ -11,6 +13,7 @@ backup or prune works on the same place, 11 when a backup is damaged or was neve
 Examples:
   mlops backup --backend-store-uri sqlite:////srv/mlflow/mlflow.db --artifact-root /srv/mlflow/artifacts --to /backup/mlflow
   mlops backup --to /backup/mlflow --prune --keep-daily 7 --keep-weekly 5 --yes    # one line for cron
+  mlops backup --file /media/stick/mlflow.tar                       # one backup as one file
   mlops backup list --from /backup/mlflow
   mlops backup verify latest --from /backup/mlflow --drill
   mlops restore latest --from /backup/mlflow --to sqlite:////srv/mlflow/mlflow.db --artifact-root /srv/mlflow/artifacts";
@@ -40,7 +43,8 @@ pub(crate) enum Command {
     Show(One),
     /// Check every checksum, and with --drill restore into a scratch database
     ///
-    /// Reads the backup only, never the source. The scratch database is a temporary SQLite file. Exit code 11 and the damaged parts, if any are.
+    /// Reads the backup only, never the source. The scratch database is a temporary SQLite file, or with --drill-on a
+    /// temporary database of a PostgreSQL server. Exit code 11 and the damaged parts, if any are.
     Verify(Verify),
     /// Remove backups that no rule keeps, and contents that no backup refers to any more
     ///
@@ -57,8 +61,11 @@ pub(crate) enum Command {
 #[derive(Args)]
 pub(crate) struct Create {
     /// Where backups are kept: a folder, or s3://bucket/path
-    #[arg(long, value_name = "DEST", required = true)]
+    #[arg(long, value_name = "DEST", required_unless_present = "file")]
     pub(crate) to: Option<String>,
+    /// Make one self-contained file instead, which must not exist yet; `tar xf` makes a place of backups of it
+    #[arg(long, value_name = "X.tar", conflicts_with_all = ["to", "prune"])]
+    pub(crate) file: Option<PathBuf>,
     /// Which artifacts: all that the database refers to, those that registered models need, or none
     #[arg(long, value_enum, default_value_t = Scope::All)]
     pub(crate) artifacts: Scope,
@@ -82,13 +89,13 @@ pub(crate) struct Create {
 pub(crate) struct From {
     /// Where backups are kept
     #[arg(long, value_name = "DEST")]
-    pub(crate) from: String,
+    pub(crate) from: Option<String>,
 }
 
 #[derive(Args)]
 pub(crate) struct One {
-    /// The backup's id, or `latest`, the newest complete one
-    #[arg(value_name = "ID")]
+    /// The backup's id; or `latest`, the newest complete one; or the path of a file of `mlops backup --file`
+    #[arg(value_name = "ID|latest|PATH")]
     pub(crate) id: String,
     #[command(flatten)]
     pub(crate) place: From,
@@ -96,8 +103,8 @@ pub(crate) struct One {
 
 #[derive(Args)]
 pub(crate) struct Verify {
-    /// The backup's id, or `latest`, the newest complete one
-    #[arg(value_name = "ID", default_value = "latest", conflicts_with = "all")]
+    /// The backup's id; or `latest`, the newest complete one; or the path of a file of `mlops backup --file`
+    #[arg(value_name = "ID|latest|PATH", default_value = "latest", conflicts_with = "all")]
     pub(crate) id: String,
     /// Every backup of the place
     #[arg(long)]
@@ -108,6 +115,9 @@ pub(crate) struct Verify {
     /// Also restore each database into a scratch one, compare every digest with the manifest's, and throw it away
     #[arg(long)]
     pub(crate) drill: bool,
+    /// Drill on this PostgreSQL server, in a temporary database mlops_drill_<id>; the role needs CREATEDB
+    #[arg(long, value_name = "URL", requires = "drill")]
+    pub(crate) drill_on: Option<String>,
     #[command(flatten)]
     pub(crate) place: From,
 }
@@ -162,12 +172,11 @@ pub(crate) enum Scope {
 /// (mlflow-artifacts:) keeps its address, and the server is started with the new root as --artifacts-destination.
 #[derive(Args)]
 pub(crate) struct Restore {
-    /// The backup's id, or `latest`, the newest complete one
-    #[arg(value_name = "ID")]
+    /// The backup's id; or `latest`, the newest complete one; or the path of a file of `mlops backup --file`
+    #[arg(value_name = "ID|latest|PATH")]
     pub(crate) id: String,
-    /// Where backups are kept
-    #[arg(long, value_name = "DEST")]
-    pub(crate) from: String,
+    #[command(flatten)]
+    pub(crate) place: From,
     /// The database to be made: a postgresql:// address or a SQLite file
     #[arg(long, value_name = "URL")]
     pub(crate) to: String,

@@ -1,26 +1,32 @@
 //! `mlops backup`.
 
+use std::path::Path;
 use std::time::Duration;
 
 use secrecy::SecretString;
 
 use super::{Context, Ended, journal};
 use crate::artifact::S3;
+use crate::backup::bundle::Bundle;
 use crate::backup::create::{self, Created};
-use crate::backup::manifest::{Manifest, Scope};
+use crate::backup::manifest::{MANIFEST, Manifest, Scope};
 use crate::backup::place::Ways;
 use crate::backup::prune;
 use crate::backup::repository::{PIN, Repository};
 use crate::backup::verify::{self, Subset};
 use crate::cli::backup::{Backup, Command, Create, From, Keep, One, Prune, Scope as Which, Verify};
+use crate::domain::address::StoreAddress;
 use crate::domain::artifact_address::ArtifactAddress;
 use crate::domain::failure::{Failure, Kind, Outcome};
 use crate::domain::retention::{self, Count, Within};
+use crate::mlflow::{Bounds, Client};
 use crate::notify::ping::Ping;
 use crate::notify::{SecretAddress, Sender, webhook};
 use crate::report::{self, Result as Report};
 use crate::tls;
 
+/// For what is read through a tracking server: it may fetch a whole file itself before its first byte comes.
+const PATIENCE: Bounds = Bounds { connect: Duration::from_secs(10), call: Duration::from_secs(300) };
 /// The longest time for a message, with all its tries.
 const MESSAGE: Duration = Duration::from_secs(5);
 
@@ -41,8 +47,10 @@ pub(super) fn run(context: &Context, arguments: Backup) -> Result<u8, Ended> {
 pub(super) fn ways(context: &Context) -> Outcome<Ways> {
     let settings = &context.settings;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let server = settings.tracking().and_then(|server| server.map(|server| Client::new(&server, PATIENCE)).transpose());
     Ok(Ways {
         artifact_root: settings.artifact_root().map(ArtifactAddress::parse),
+        server,
         s3: S3::new(settings.s3()?),
         runtime: runtime.map_err(|e| Failure::internal(format!("no threads: {e}")))?,
         work_dir: settings.work_dir(),
@@ -50,9 +58,12 @@ pub(super) fn ways(context: &Context) -> Outcome<Ways> {
     })
 }
 
-/// The place that holds backups.
-pub(super) fn repository(ways: &Ways, from: &str) -> Outcome<Repository> {
-    let repository = Repository { shelf: ways.shelf(from, true)? };
+/// A place that holds backups.
+fn repository(ways: &Ways, from: &From) -> Outcome<Repository> {
+    let from = from.from.as_deref().ok_or_else(|| {
+        Failure::usage("where are the backups?").hint("--from DEST: the place that `mlops backup --to` was given")
+    })?;
+    let repository = ways.backups(from)?;
     let mut any = false;
     repository.shelf.walk_folders(&mut |_| {
         any = true;
@@ -63,6 +74,30 @@ pub(super) fn repository(ways: &Ways, from: &str) -> Outcome<Repository> {
     }
     Err(Failure::source(format!("{} holds no backups", repository.shelf.place()))
         .hint("is its disk mounted, and is this the place that `mlops backup --to` was given?"))
+}
+
+/// The backup that a word means: an id or `latest` in a place, or the path of a backup that is a file or a folder.
+pub(super) fn find(ways: &Ways, word: &str, from: &From) -> Outcome<(Repository, Manifest)> {
+    let path = Path::new(word);
+    if from.from.is_none() && path.is_file() {
+        let repository = ways.backups(word)?;
+        let manifest = repository.only()?;
+        return Ok((repository, manifest));
+    }
+    let folder = path.canonicalize().ok().filter(|path| from.from.is_none() && path.join(MANIFEST).is_file());
+    let within = folder.as_ref().and_then(|path| Some((path.parent()?.to_str()?, path.file_name()?.to_str()?)));
+    if let Some((place, id)) = within {
+        let repository = ways.backups(place)?;
+        let manifest = repository.find(id)?;
+        return Ok((repository, manifest));
+    }
+    if from.from.is_none() && word.contains(['/', '.']) {
+        return Err(Failure::usage(format!("there is no backup at `{}`", word.escape_debug()))
+            .hint("the path of a file of `mlops backup --file`, or of a backup's folder; or an id with --from DEST"));
+    }
+    let repository = repository(ways, from)?;
+    let manifest = repository.find(word)?;
+    Ok((repository, manifest))
 }
 
 fn create(context: &Context, arguments: &Create) -> Result<u8, Ended> {
@@ -126,7 +161,11 @@ fn make(context: &Context, arguments: &Create, warnings: &mut Vec<String>) -> Ou
     })?;
     let to = arguments.to.as_deref().unwrap_or_default();
     let ways = ways(context)?;
-    let repository = Repository { shelf: ways.shelf(to, true)? };
+    let bundle = arguments.file.as_deref().map(|file| Bundle::create(file, &settings.work_dir())).transpose()?;
+    let repository = match &bundle {
+        Some(bundle) => Repository { shelf: Box::new(bundle.clone()), fixed: true },
+        None => Repository { shelf: ways.shelf(to, true)?, fixed: false },
+    };
     let request = create::Request {
         id: context.id.clone(),
         started: report::time(context.reporter.started),
@@ -149,7 +188,8 @@ fn make(context: &Context, arguments: &Create, warnings: &mut Vec<String>) -> Ou
     }
     let (journal, more) = journal::begin(context, &repository.shelf.place(), "what it left is removed")?;
     warnings.extend(more);
-    let created = create::create(&request, &repository, &ways, &context.work());
+    let created = create::create(&request, &repository, &ways, &context.work())
+        .and_then(|created| bundle.map_or(Ok(()), |bundle| bundle.finish()).map(|()| created));
     journal.close(if created.is_ok() { "done" } else { "failed" });
     created
 }
@@ -164,7 +204,7 @@ fn sender(context: &Context) -> Outcome<Sender> {
 
 fn pruned(context: &Context, arguments: &Create, keep: &retention::Keep) -> Outcome<prune::Plan> {
     let ways = ways(context)?;
-    let repository = repository(&ways, arguments.to.as_deref().unwrap_or_default())?;
+    let repository = repository(&ways, &From { from: arguments.to.clone() })?;
     remove(context, &repository, keep, context.yes)
 }
 
@@ -176,7 +216,7 @@ fn prune(context: &Context, arguments: &Prune) -> Result<u8, Ended> {
             .into());
     }
     let ways = ways(context)?;
-    let repository = repository(&ways, &arguments.place.from)?;
+    let repository = repository(&ways, &arguments.place)?;
     let really = context.yes && !context.dry_run;
     let plan = remove(context, &repository, &keep, really)?;
     context.finish(&Report::Pruned(&plan, really), 0, &[])
@@ -214,14 +254,13 @@ fn keep(arguments: &Keep) -> Outcome<retention::Keep> {
 
 fn list(context: &Context, from: &From) -> Result<u8, Ended> {
     let ways = ways(context)?;
-    let listed = repository(&ways, &from.from)?.list()?;
+    let listed = repository(&ways, from)?.list()?;
     context.finish(&Report::Backups(&listed), 0, &[])
 }
 
 fn show(context: &Context, one: &One) -> Result<u8, Ended> {
     let ways = ways(context)?;
-    let repository = repository(&ways, &one.place.from)?;
-    let manifest = repository.find(&one.id)?;
+    let (repository, manifest) = find(&ways, &one.id, &one.place)?;
     let listed = repository.look(&manifest.id)?;
     context.finish(&Report::Backup(&listed), 0, &[])
 }
@@ -229,9 +268,9 @@ fn show(context: &Context, one: &One) -> Result<u8, Ended> {
 fn verify(context: &Context, arguments: &Verify) -> Result<u8, Ended> {
     let subset = arguments.read_data_subset.as_deref().map_or(Ok(Subset::ALL), Subset::parse)?;
     let ways = ways(context)?;
-    let repository = repository(&ways, &arguments.place.from)?;
     let mut damaged = Vec::new();
-    let manifests: Vec<Manifest> = if arguments.all {
+    let (repository, manifests) = if arguments.all {
+        let repository = repository(&ways, &arguments.place)?;
         let mut whole = Vec::new();
         for listed in repository.list()? {
             match listed.manifest {
@@ -241,12 +280,20 @@ fn verify(context: &Context, arguments: &Verify) -> Result<u8, Ended> {
                 None => {}
             }
         }
-        whole
+        (repository, whole)
     } else {
-        vec![repository.find(&arguments.id)?]
+        let (repository, manifest) = find(&ways, &arguments.id, &arguments.place)?;
+        (repository, vec![manifest])
     };
     let (work_dir, work) = (context.settings.work_dir(), context.work());
-    let wanted = verify::Wanted { subset, drill: arguments.drill.then(|| context.id.clone()) };
+    let server = arguments.drill_on.as_deref().map(|text| match context.settings.address(text)? {
+        StoreAddress::Postgres(address) => Ok(*address),
+        other => Err(Failure::usage(format!("--drill-on {other}: no PostgreSQL server"))
+            .hint("without it a drill takes a temporary SQLite file")),
+    });
+    let server = server.transpose()?;
+    let drill = arguments.drill.then(|| verify::Drill { id: context.id.clone(), server });
+    let wanted = verify::Wanted { subset, drill };
     let mut verified = verify::verify(&repository, &manifests, &wanted, &work_dir, &work)?;
     verified.extend(damaged.into_iter().map(|(id, fault)| verify::Verified::damaged(id, fault)));
     verified.sort_by(|a, b| a.id.cmp(&b.id));
@@ -256,8 +303,7 @@ fn verify(context: &Context, arguments: &Verify) -> Result<u8, Ended> {
 
 fn pin(context: &Context, one: &One, pinned: bool) -> Result<u8, Ended> {
     let ways = ways(context)?;
-    let repository = repository(&ways, &one.place.from)?;
-    let manifest = repository.find(&one.id)?;
+    let (repository, manifest) = find(&ways, &one.id, &one.place)?;
     let path = format!("{}/{PIN}", manifest.id);
     if pinned {
         repository.write(&path, format!("{}\n", report::time(context.reporter.started)).as_bytes())?;

@@ -83,7 +83,7 @@ impl Trouble {
     }
 
     /// Whether MLflow says that the thing is not there.
-    pub(super) fn is_absent(&self) -> bool {
+    pub fn is_absent(&self) -> bool {
         matches!(&self.fault, Fault::Api { code } if code == "RESOURCE_DOES_NOT_EXIST")
     }
 }

@@ -53,7 +53,7 @@ const TABLES: &str = "
     CREATE TABLE pool (sha256 TEXT PRIMARY KEY, stored INTEGER) WITHOUT ROWID;
     BEGIN;";
 
-fn failed(error: rusqlite::Error) -> Failure {
+pub(super) fn failed(error: rusqlite::Error) -> Failure {
     Failure::configuration(format!("the work folder cannot be used: {error}"))
         .hint("name another folder with --work-dir")
 }
@@ -69,7 +69,7 @@ fn file(row: &Row<'_>) -> rusqlite::Result<LedgerFile> {
     })
 }
 
-fn number(value: u64) -> i64 {
+pub(super) fn number(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 

@@ -3,6 +3,7 @@
 pub mod examine;
 pub mod introspect;
 pub mod ledger;
+pub mod members;
 pub mod monitor;
 pub mod occupied;
 pub mod outline;
