@@ -583,3 +583,58 @@ fn a_drill_on_a_server_leaves_nothing_there() {
     stack.verify(&["--drill", "--drill-on", &target.url()]).expect(11);
     assert_eq!(databases(), Vec::<String>::new());
 }
+
+#[test]
+fn one_experiment_comes_back_alone() {
+    let stack = Stack::proxied();
+    stack.backed_up(0, &[]);
+    let source = rusqlite::Connection::open(&stack.database).unwrap();
+    let of = |connection: &rusqlite::Connection, sql: &str| -> String {
+        connection.query_row(sql, [], |row| row.get::<_, String>(0)).unwrap()
+    };
+    let id = of(
+        &source,
+        "SELECT CAST(r.experiment_id AS TEXT) FROM model_versions v JOIN runs r ON r.run_uuid = v.run_id LIMIT 1",
+    );
+    let name = of(&source, &format!("SELECT name FROM experiments WHERE experiment_id = {id}"));
+    let (root, file) = (stack.path("part"), stack.path("part.db"));
+    stack.restore(file.to_str().unwrap(), &root, &["--experiment", "no such thing"]).expect(2);
+    let plan = stack.restore(file.to_str().unwrap(), &root, &["--experiment", &name, "--dry-run"]).expect(0);
+    assert!(plan.out.contains(&name) && plan.out.contains("left out") && !file.exists(), "{}", plan.out);
+    stack.restore(file.to_str().unwrap(), &root, &["--experiment", &name]).expect(0);
+    let part = rusqlite::Connection::open(&file).unwrap();
+    let asked =
+        format!("SELECT group_concat(run_uuid) FROM (SELECT * FROM runs WHERE experiment_id = {id} ORDER BY 1)");
+    assert_eq!(of(&part, "SELECT group_concat(name) FROM experiments"), name);
+    assert_eq!(of(&part, &asked), of(&source, &asked));
+    for table in ["metrics", "params", "tags", "latest_metrics"] {
+        let sum = |whole: bool| {
+            let within = if whole { format!("WHERE experiment_id = {id}") } else { String::new() };
+            let sql = "SELECT CAST(count(*) AS TEXT) FROM TABLE WHERE run_uuid IN (SELECT run_uuid FROM runs WITHIN)";
+            let sql = sql.replace("TABLE", table).replace("WITHIN", &within);
+            of(if whole { &source } else { &part }, &sql)
+        };
+        assert_eq!(sum(false), sum(true), "{table}");
+    }
+    let stray = "SELECT CAST(count(*) AS TEXT) FROM model_versions WHERE run_id NOT IN (SELECT run_uuid FROM runs)";
+    assert_eq!(of(&part, stray), "0");
+    assert_ne!(of(&part, "SELECT CAST(count(*) AS TEXT) FROM model_versions"), "0");
+    assert_eq!(part.query_row("SELECT count(*) FROM pragma_foreign_key_check", [], |row| row.get(0)), Ok(0));
+    // Its files and no others.
+    let folders = artifact_folders(&file);
+    let wanted: Vec<(String, Vec<u8>)> = tree(&stack.root)
+        .into_iter()
+        .filter(|(path, _)| {
+            folders
+                .iter()
+                .any(|folder| path.starts_with(&format!("{}/", folder.trim_start_matches("mlflow-artifacts:/"))))
+        })
+        .collect();
+    assert!(!wanted.is_empty() && wanted.len() < tree(&stack.root).len());
+    assert!(tree(&root) == wanted);
+    // The same on PostgreSQL, by its id and with another, and what was restored works.
+    let target = postgres(15).database("part");
+    stack.restore(&target.url(), &root, &["--experiment", &id, "--experiment", "0"]).expect(0);
+    assert_eq!(target.number("SELECT count(*) FROM experiments"), 2);
+    stack.mlops(&["db", "doctor", &target.url()]).expect(0);
+}

@@ -1,7 +1,7 @@
 //! A backup becomes a stack again: its files first, then the database, all or nothing.
 
 use std::io::{self, Seek, SeekFrom};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
@@ -12,6 +12,7 @@ use crate::domain::amend::Rewrite;
 use crate::domain::artifact_address::ArtifactAddress;
 use crate::domain::consent::{Confirmed, Consent};
 use crate::domain::failure::{Failure, Outcome};
+use crate::engine::RowSource;
 use crate::engine::copy::Work;
 use crate::engine::event::Event;
 use crate::engine::pool;
@@ -21,8 +22,9 @@ use crate::migrate::plan::{self, Prepared};
 use crate::migrate::policy::Policies;
 use crate::store::sqlite::ledger::{Ledger, LedgerFile};
 
-use super::manifest::{Database, Manifest};
+use super::manifest::{Database, Manifest, Scope};
 use super::object::{self, Fault};
+use super::references;
 use super::repository::{self, Repository};
 use super::verify::Fetched;
 
@@ -38,7 +40,7 @@ pub struct Request {
     pub auth_to: Option<StoreAddress>,
     /// Where the files go, in the form that addresses in the database begin with; `None`: only the database is restored.
     pub artifact_root: Option<String>,
-    /// What may be done about rows that do not fit.
+    /// What may be done about rows that do not fit, and the experiments to which they are confined.
     pub policies: Policies,
     /// Whether tables or a file with data may be moved aside.
     pub replace: bool,
@@ -120,7 +122,7 @@ pub fn prepare(
         files.moved = moved(&manifest.artifacts.roots, manifest.artifacts.main, root);
     }
     let mut fetched = Vec::new();
-    let mut database = |database: &Database, to: &StoreAddress, rewrites: Vec<Rewrite>| -> Outcome<Prepared> {
+    let mut database = |database: &Database, to: &StoreAddress, rewrites: Vec<Rewrite>, experiments: &[String]| {
         repository.check_part(&manifest, &database.archive, &mut |_| work.cancel.check())?;
         let archive = Fetched::of(repository, &manifest.id, &database.archive.file, &request.work_dir)?;
         let wanted = plan::Request {
@@ -132,7 +134,7 @@ pub fn prepare(
             include: Vec::new(),
             replace: request.replace,
             verify: true,
-            policies: Policies { rewrites, ..request.policies.clone() },
+            policies: Policies { rewrites, experiments: experiments.to_vec(), ..request.policies.clone() },
             compression: Default::default(),
             survey: request.survey,
         };
@@ -141,16 +143,20 @@ pub fn prepare(
     };
     let rewrites = files.moved.iter().filter(|m| m.from != m.to);
     let rewrites = rewrites.map(|m| Rewrite { from: m.from.clone(), to: m.to.clone() }).collect();
-    let main = database(&manifest.database, &request.to, rewrites)?;
+    let main: Prepared = database(&manifest.database, &request.to, rewrites, &request.policies.experiments)?;
     let auth = match (&manifest.auth, &request.auth_to) {
-        (Some(auth), Some(to)) => Some(database(auth, to, Vec::new())?),
+        (Some(auth), Some(to)) => Some(database(auth, to, Vec::new(), &[])?),
         (None, Some(_)) => {
             return Err(Failure::usage(format!("--auth-to: the backup {} has no basic-auth database", manifest.id)));
         }
         _ => None,
     };
     if let Some(shelf) = &shelf {
-        look(&manifest, repository, shelf.as_ref(), &mut files, &ledger, work)?;
+        let needed = match main.plan.applied.chosen {
+            Some(_) => Some(needed(main.store.source.as_ref(), &request.work_dir)?),
+            None => None,
+        };
+        look(&manifest, repository, shelf.as_ref(), needed.as_ref(), &mut files, &ledger, work)?;
     }
     Ok(Ready { manifest, files, database: main, auth, shelf, ledger, _fetched: fetched })
 }
@@ -192,11 +198,45 @@ fn join(below: &str, path: &str) -> String {
     }
 }
 
+/// The addresses of artifacts that rows refer to.
+fn needed(source: &dyn RowSource, work_dir: &Path) -> Outcome<Ledger> {
+    let (references, needed) = (Ledger::new(work_dir)?, Ledger::new(work_dir)?);
+    let found = references::collect(source, Scope::All, None, &references)?;
+    let mut after = (0, String::new());
+    let mut page = references.whole_root(0)?.into_iter().collect::<Vec<_>>();
+    loop {
+        for (root, path) in &page {
+            let root = found.roots.get(*root as usize).map_or("", String::as_str);
+            needed.name(NEEDED, &join(root, path.trim_end_matches('/')), "")?;
+        }
+        page = references.references(&after, 1000)?;
+        match page.last() {
+            Some(last) => after.clone_from(last),
+            None => return Ok(needed),
+        }
+    }
+}
+
+/// The kind of these addresses in a ledger.
+const NEEDED: &str = "needed";
+
+/// Whether a file's address, or one that it lies below, is among them.
+fn is_needed(needed: &Ledger, address: &str) -> Outcome<bool> {
+    let ends = address.match_indices('/').map(|(end, _)| end).chain([address.len()]);
+    for end in ends {
+        if needed.named(NEEDED, address.get(..end).unwrap_or_default())?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// Compares every file of the list with what is there, and notes what has to be written.
 fn look(
     manifest: &Manifest,
     repository: &Repository,
     shelf: &dyn Shelf,
+    needed: Option<&Ledger>,
     files: &mut FilePlan,
     ledger: &Ledger,
     work: &Work<'_>,
@@ -207,7 +247,13 @@ fn look(
     repository.read_list(manifest, &mut |line| {
         work.cancel.check()?;
         work.events.event(Event::Done { table: String::new(), units: 1 });
-        let below = moved.get(line.root as usize).map_or("", |m| m.below.as_str());
+        let place = moved.get(line.root as usize);
+        if let (Some(needed), Some(place)) = (needed, place)
+            && !is_needed(needed, &join(&place.to, &line.path))?
+        {
+            return Ok(());
+        }
+        let below = place.map_or("", |m| m.below.as_str());
         let path = join(below, &line.path);
         if !crate::artifact::files::is_plain(&path) {
             return Err(Failure::damaged(format!("the backup {} names a file without a name", manifest.id)));

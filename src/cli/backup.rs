@@ -183,6 +183,10 @@ pub(crate) struct Restore {
     /// The database of basic-auth to be made, where the backup has one
     #[arg(long, value_name = "URL")]
     pub(crate) auth_to: Option<String>,
+    /// Restore this experiment only, by name or id, with its runs, models, traces and files, and of the model registry the
+    /// versions that came from its runs; may be given more than once
+    #[arg(long, value_name = "NAME|ID")]
+    pub(crate) experiment: Vec<String>,
     /// Restore the database alone: no artifact is written, no address changes
     #[arg(long)]
     pub(crate) no_artifacts: bool,

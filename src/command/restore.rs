@@ -7,6 +7,7 @@ use crate::backup::{place, restore};
 use crate::cli::backup::Restore;
 use crate::domain::artifact_address::ArtifactAddress;
 use crate::domain::failure::{Failure, Outcome};
+use crate::migrate::policy::Policies;
 use crate::report::{self, Result as Report};
 
 pub(super) fn run(context: &Context, arguments: &Restore, flagged_root: Option<&str>) -> Result<u8, Ended> {
@@ -22,7 +23,10 @@ pub(super) fn run(context: &Context, arguments: &Restore, flagged_root: Option<&
         to: settings.address(&arguments.to)?,
         auth_to: arguments.auth_to.as_deref().map(|to| settings.address(to)).transpose()?,
         artifact_root: root,
-        policies: migrate::misfits(context, &arguments.misfits)?,
+        policies: Policies {
+            experiments: arguments.experiment.clone(),
+            ..migrate::misfits(context, &arguments.misfits)?
+        },
         replace: arguments.replace,
         work_dir: settings.work_dir(),
         survey: context.dry_run,

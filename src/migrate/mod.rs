@@ -4,6 +4,7 @@
 
 pub mod execute;
 pub mod outcome;
+pub mod part;
 mod pipeline;
 pub mod plan;
 pub mod policy;

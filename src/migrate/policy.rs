@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::part::{self, Chosen};
 use crate::domain::amend::{Amendments, ExperimentIds, Rewrite, small_ids};
 use crate::domain::catalogue::{Catalogue, TableDef};
 use crate::domain::cell::Cell;
@@ -35,12 +36,18 @@ pub struct Policies {
     pub remap_experiment_ids: bool,
     /// Prefixes of artifact addresses that change.
     pub rewrites: Vec<Rewrite>,
+    /// Experiments, by name or id, to which an archive's rows are confined; empty: all.
+    pub experiments: Vec<String>,
 }
 
 impl Policies {
     /// Whether there is any.
     pub fn any(&self) -> bool {
-        self.quarantine.is_some() || self.widen || self.remap_experiment_ids || !self.rewrites.is_empty()
+        self.quarantine.is_some()
+            || self.widen
+            || self.remap_experiment_ids
+            || !self.rewrites.is_empty()
+            || !self.experiments.is_empty()
     }
 }
 
@@ -63,6 +70,8 @@ pub struct Applied {
     pub dangling: Vec<String>,
     /// The file that they are written to.
     pub quarantine: Option<PathBuf>,
+    /// To what the rows were confined.
+    pub chosen: Option<Chosen>,
     /// Whether the whole source was looked at.
     pub surveyed: bool,
     /// Sequences that go on after a higher number than the rows have: ids that were put aside are not given again.
@@ -109,9 +118,14 @@ pub(super) fn apply(
 ) -> Outcome<Outcomes> {
     store.check(work.cancel)?;
     let for_postgres = taker == Taker::Postgres;
-    if policies.quarantine.is_some() && for_postgres && store.proven.is_some() {
+    let in_a_copy = policies.quarantine.is_some() && for_postgres || !policies.experiments.is_empty();
+    if in_a_copy && store.proven.is_some() {
         unpack(store, shapes, work_dir, work)?;
     }
+    let chosen = match policies.experiments.as_slice() {
+        [] => None,
+        experiments => Some(part::choose(store, shapes, experiments)?),
+    };
     let amendments = amendments(store, policies)?;
     let quarantine = match (&policies.quarantine, &store.snapshot) {
         (Some(_), Some(snapshot)) if for_postgres => Some(Mutex::new(Quarantine::begin(snapshot)?)),
@@ -132,6 +146,7 @@ pub(super) fn apply(
         rewrites: amendments.rewrites().to_vec(),
         ids: survey.ids,
         addresses: survey.addresses,
+        chosen,
         surveyed: true,
         ..Applied::default()
     };

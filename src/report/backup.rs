@@ -11,6 +11,7 @@ use crate::backup::prune;
 use crate::backup::repository::Listed;
 use crate::backup::restore::{FilePlan, Ready, Restored};
 use crate::backup::verify::{Subset, Verified, Wanted};
+use crate::migrate::part::Chosen;
 
 /// Artifacts that are listed on the terminal; all that are known stand in the manifest.
 const LISTED: usize = 20;
@@ -129,7 +130,11 @@ pub(super) fn created_value(created: &Created, pruned: Option<(&prune::Plan, boo
 
 fn manifest(manifest: &Manifest) -> Value {
     let mut value = serde_json::to_value(manifest).unwrap_or_default();
-    let sizes = json!({"bytes": manifest.bytes(), "new_bytes": manifest.new_bytes()});
+    let rows = |table| manifest.database.rows(table);
+    let sizes = json!({
+        "bytes": manifest.bytes(), "new_bytes": manifest.new_bytes(),
+        "runs": rows("runs"), "models": rows("registered_models"), "versions": rows("model_versions"),
+    });
     super::json::merge(&mut value, sizes);
     if let Some(Value::Array(roots)) = value.pointer_mut("/artifacts/roots") {
         for root in roots {
@@ -151,7 +156,7 @@ pub(super) fn list(listed: &[Listed]) -> String {
                     bytes(m.bytes()),
                     bytes(m.new_bytes()),
                     grouped(m.database.rows("runs")),
-                    grouped(m.database.rows("model_versions")),
+                    grouped(m.database.rows("registered_models")),
                     if m.complete { "complete".to_owned() } else { format!("{} unread", m.artifacts.unreadable) },
                     one.proof.verified.clone().unwrap_or_else(|| "never".to_owned()),
                     one.proof.drilled.clone().unwrap_or_else(|| "never".to_owned()),
@@ -166,7 +171,7 @@ pub(super) fn list(listed: &[Listed]) -> String {
             row
         })
         .collect();
-    let head = ["id", "time", "size", "new", "runs", "versions", "state", "verified", "drilled", "pinned"];
+    let head = ["id", "time", "size", "new", "runs", "models", "state", "verified", "drilled", "pinned"];
     table(&head, rows, &[2, 3, 4, 5])
 }
 
@@ -325,14 +330,28 @@ fn files_value(files: &FilePlan) -> Value {
 pub(super) fn restore_plan(ready: &Ready) -> String {
     let mut out = super::human::plan_text(&ready.database.plan, &ready.database.findings);
     out.push_str(&format!("\n{} {} of {}\n", painted(BOLD, "Backup"), ready.manifest.id, ready.manifest.started));
+    out.push_str(&chosen_text(ready.database.plan.applied.chosen.as_ref()));
     out.push_str(&files_text(&ready.files, false));
     out
+}
+
+fn chosen_text(chosen: Option<&Chosen>) -> String {
+    chosen.map_or(String::new(), |chosen| {
+        let left_out = grouped(chosen.rows_left_out);
+        format!("  only       {} ({left_out} rows of others left out)\n", chosen.experiments.join(", "))
+    })
+}
+
+fn chosen_value(chosen: Option<&Chosen>) -> Value {
+    chosen
+        .map_or(Value::Null, |chosen| json!({"experiments": chosen.experiments, "rows_left_out": chosen.rows_left_out}))
 }
 
 pub(super) fn restore_plan_value(ready: &Ready) -> Value {
     json!({
         "backup": ready.manifest.id,
         "artifacts": files_value(&ready.files),
+        "chosen": chosen_value(ready.database.plan.applied.chosen.as_ref()),
         "database": plan_value(&ready.database.plan),
         "auth": ready.auth.as_ref().map(|auth| plan_value(&auth.plan)),
     })
@@ -355,6 +374,7 @@ pub(super) fn restored(restored: &Restored) -> String {
         target.version,
         grouped(restored.database.rows())
     ));
+    out.push_str(&chosen_text(restored.database.plan.applied.chosen.as_ref()));
     if let Some(auth) = &restored.auth {
         out.push_str(&format!("  basic-auth {}\n", auth.plan.target.address));
     } else if manifest.auth.is_some() {
@@ -384,6 +404,7 @@ pub(super) fn restored_value(restored: &Restored) -> Value {
         "backup": restored.manifest.id,
         "complete": restored.manifest.complete,
         "artifacts": files_value(&restored.files),
+        "chosen": chosen_value(restored.database.plan.applied.chosen.as_ref()),
         "database": super::json::migrated_value(&restored.database),
         "auth": restored.auth.as_ref().map(super::json::migrated_value),
         "secrets": restored.manifest.secrets,

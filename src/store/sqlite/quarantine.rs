@@ -110,6 +110,15 @@ impl Quarantine {
         for rule in &rules {
             self.mark_where(rule, &rule.what, &rule.broken)?;
         }
+        self.follow_references(tables)
+    }
+
+    /// Marks, as often as needed, the rows that refer to a marked one.
+    ///
+    /// # Errors
+    /// As [`Quarantine::follow`].
+    pub fn follow_references(&self, tables: &[Arc<TableDef>]) -> Outcome<()> {
+        let rules = rules(&self.connection, tables).of_source(&self.original)?;
         for _ in 0..MOST_ROUNDS {
             let mut marked = 0;
             for rule in &rules {
@@ -127,6 +136,61 @@ impl Quarantine {
             }
         }
         Err(Failure::internal("references go round in a circle"))
+    }
+
+    /// Marks every experiment but those of these names or ids. Tells the names of those.
+    ///
+    /// # Errors
+    /// Usage: one that is not there. Source: SQLite could not read it.
+    pub fn mark_other_experiments(&self, wanted: &[String]) -> Outcome<Vec<String>> {
+        let named = "t.name = ?1 OR CAST(t.experiment_id AS TEXT) = ?1";
+        let (mut chosen, mut names) = (Vec::new(), Vec::new());
+        for word in wanted {
+            let sql = format!("SELECT t.rowid, t.name FROM experiments t WHERE {named}");
+            let look = || -> rusqlite::Result<Vec<(i64, String)>> {
+                let mut statement = self.connection.prepare(&sql)?;
+                statement.query_map([word], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+            };
+            let found = look().of_source(&self.original)?;
+            if found.is_empty() {
+                return Err(Failure::usage(format!("there is no experiment `{}` in it", word.escape_debug()))
+                    .hint("an experiment's name as it was then, or its id"));
+            }
+            for (id, name) in found {
+                if !chosen.contains(&id) {
+                    chosen.push(id);
+                    names.push(name);
+                }
+            }
+        }
+        let ids: Vec<String> = chosen.iter().map(i64::to_string).collect();
+        self.mark_rows("experiments", "is not of what was chosen", &format!("t.rowid NOT IN ({})", ids.join(", ")))?;
+        Ok(names)
+    }
+
+    /// Marks model versions whose run is marked or gone, the aliases of marked versions, and models of which no version
+    /// is left.
+    ///
+    /// # Errors
+    /// Source: SQLite could not read it.
+    pub fn mark_versions_of_marked_runs(&self, tables: &[Arc<TableDef>]) -> Outcome<()> {
+        let has = |table: &str| tables.iter().any(|t| t.name == table);
+        if !has("model_versions") {
+            return Ok(());
+        }
+        let marked = |table: &str| format!("SELECT id FROM {MARKS} WHERE tbl = {}", literal(table));
+        let what = "is not of what was chosen";
+        let left = format!("SELECT r.run_uuid FROM runs r WHERE r.rowid NOT IN ({})", marked("runs"));
+        self.mark_rows("model_versions", what, &format!("coalesce(t.run_id, '') NOT IN ({left})"))?;
+        let sound = format!("v.rowid NOT IN ({})", marked("model_versions"));
+        if has("registered_model_aliases") {
+            let gone = format!(
+                "NOT EXISTS (SELECT 1 FROM model_versions v WHERE v.name = t.name AND v.version = t.version AND {sound})"
+            );
+            self.mark_rows("registered_model_aliases", what, &gone)?;
+        }
+        let gone = format!("NOT EXISTS (SELECT 1 FROM model_versions v WHERE v.name = t.name AND {sound})");
+        self.mark_rows("registered_models", what, &gone).map(drop)
     }
 
     fn mark_where(&self, rule: &Rule, what: &str, condition: &str) -> Outcome<usize> {
