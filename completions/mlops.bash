@@ -1650,7 +1650,7 @@ _mlops() {
             return 0
             ;;
         mlops__subcmd__health)
-            opts="-q -v -h --only --skip --timeout --deep --fail-on --textfile --incident --ping --notify --for --every --config --profile --tracking-uri --backend-store-uri --artifact-root --output --quiet --verbose --color --progress --yes --dry-run --work-dir --state-dir --jobs --help"
+            opts="-q -v -h --only --skip --backup-to --timeout --deep --fail-on --textfile --incident --ping --notify --for --every --config --profile --tracking-uri --backend-store-uri --artifact-root --output --quiet --verbose --color --progress --yes --dry-run --work-dir --state-dir --jobs --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1661,6 +1661,10 @@ _mlops() {
                     return 0
                     ;;
                 --skip)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --backup-to)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -350,6 +350,7 @@ complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcomma
 complete -c mlops -n "__fish_mlops_using_subcommand db; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c mlops -n "__fish_mlops_using_subcommand health" -l only -d 'Only checks whose id matches: `server.*`, `activity.nightly.*`; repeatable' -r
 complete -c mlops -n "__fish_mlops_using_subcommand health" -l skip -d 'No checks whose id matches; repeatable' -r
+complete -c mlops -n "__fish_mlops_using_subcommand health" -l backup-to -d 'Where `mlops backup` keeps its backups: a folder, or s3://bucket/path [default: `to` of [backup] in the configuration, MLOPS_BACKUP_TO]' -r
 complete -c mlops -n "__fish_mlops_using_subcommand health" -l timeout -d 'The time for all checks together' -r
 complete -c mlops -n "__fish_mlops_using_subcommand health" -l fail-on -d 'End with 0 or 1 only: 1 from this status on' -r -f -a "warning\t''
 critical\t''"
@@ -385,11 +386,11 @@ complete -c mlops -n "__fish_mlops_using_subcommand health" -s v -l verbose -d '
 complete -c mlops -n "__fish_mlops_using_subcommand health" -l yes -d 'Agree to what would be asked'
 complete -c mlops -n "__fish_mlops_using_subcommand health" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
 complete -c mlops -n "__fish_mlops_using_subcommand health" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c mlops -n "__fish_mlops_using_subcommand backup; and not __fish_seen_subcommand_from create list show verify prune pin unpin help" -l to -d 'Where backups are kept: a folder, or s3://bucket/path' -r
-complete -c mlops -n "__fish_mlops_using_subcommand backup; and not __fish_seen_subcommand_from create list show verify prune pin unpin help" -l artifacts -d 'Which artifacts: all that the database refers to, those that registered models need, or none' -r -f -a "all\t''
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and not __fish_seen_subcommand_from create list show verify prune pin unpin help" -l to -d 'Where backups are kept: a folder, or s3://bucket/path [default: `to` of [backup], MLOPS_BACKUP_TO]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and not __fish_seen_subcommand_from create list show verify prune pin unpin help" -l artifacts -d 'Which artifacts: all that the database refers to, those that registered models need, or none [default: all, or `artifacts` of [backup]]' -r -f -a "all\t''
 registered\t''
 none\t''"
-complete -c mlops -n "__fish_mlops_using_subcommand backup; and not __fish_seen_subcommand_from create list show verify prune pin unpin help" -l keep-last -d 'The newest N; `unlimited` for all, here and below' -r
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and not __fish_seen_subcommand_from create list show verify prune pin unpin help" -l keep-last -d 'The newest N; `unlimited` for all, here and below. One of these flags puts all limits of [backup] aside' -r
 complete -c mlops -n "__fish_mlops_using_subcommand backup; and not __fish_seen_subcommand_from create list show verify prune pin unpin help" -l keep-hourly -d 'The newest of each of the last N hours that have one' -r
 complete -c mlops -n "__fish_mlops_using_subcommand backup; and not __fish_seen_subcommand_from create list show verify prune pin unpin help" -l keep-daily -d 'The same by days' -r
 complete -c mlops -n "__fish_mlops_using_subcommand backup; and not __fish_seen_subcommand_from create list show verify prune pin unpin help" -l keep-weekly -d 'The same by weeks' -r
@@ -419,7 +420,7 @@ complete -c mlops -n "__fish_mlops_using_subcommand backup; and not __fish_seen_
 complete -c mlops -n "__fish_mlops_using_subcommand backup; and not __fish_seen_subcommand_from create list show verify prune pin unpin help" -l state-dir -d 'Folder for what is remembered between runs [default: /var/lib/mlops for root, else ~/.local/state/mlops]' -r -F
 complete -c mlops -n "__fish_mlops_using_subcommand backup; and not __fish_seen_subcommand_from create list show verify prune pin unpin help" -l jobs -d 'Threads and connections that work at once [default: the number of processors]' -r
 complete -c mlops -n "__fish_mlops_using_subcommand backup; and not __fish_seen_subcommand_from create list show verify prune pin unpin help" -l rehash -d 'Read every file, also those that have the size and time that they had; what is damaged in the place is stored anew'
-complete -c mlops -n "__fish_mlops_using_subcommand backup; and not __fish_seen_subcommand_from create list show verify prune pin unpin help" -l prune -d 'Then prune by the --keep rules; without --yes nothing is removed'
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and not __fish_seen_subcommand_from create list show verify prune pin unpin help" -l prune -d 'Then prune by the --keep rules, without any by the limits of [backup]; without --yes nothing is removed'
 complete -c mlops -n "__fish_mlops_using_subcommand backup; and not __fish_seen_subcommand_from create list show verify prune pin unpin help" -s q -l quiet -d 'Say nothing on stderr but errors'
 complete -c mlops -n "__fish_mlops_using_subcommand backup; and not __fish_seen_subcommand_from create list show verify prune pin unpin help" -s v -l verbose -d 'Log to stderr what is done; twice: every statement'
 complete -c mlops -n "__fish_mlops_using_subcommand backup; and not __fish_seen_subcommand_from create list show verify prune pin unpin help" -l yes -d 'Agree to what would be asked'
@@ -433,11 +434,11 @@ complete -c mlops -n "__fish_mlops_using_subcommand backup; and not __fish_seen_
 complete -c mlops -n "__fish_mlops_using_subcommand backup; and not __fish_seen_subcommand_from create list show verify prune pin unpin help" -f -a "pin" -d 'Keep a backup for ever'
 complete -c mlops -n "__fish_mlops_using_subcommand backup; and not __fish_seen_subcommand_from create list show verify prune pin unpin help" -f -a "unpin" -d 'Let the rules decide on a backup again'
 complete -c mlops -n "__fish_mlops_using_subcommand backup; and not __fish_seen_subcommand_from create list show verify prune pin unpin help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
-complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from create" -l to -d 'Where backups are kept: a folder, or s3://bucket/path' -r
-complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from create" -l artifacts -d 'Which artifacts: all that the database refers to, those that registered models need, or none' -r -f -a "all\t''
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from create" -l to -d 'Where backups are kept: a folder, or s3://bucket/path [default: `to` of [backup], MLOPS_BACKUP_TO]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from create" -l artifacts -d 'Which artifacts: all that the database refers to, those that registered models need, or none [default: all, or `artifacts` of [backup]]' -r -f -a "all\t''
 registered\t''
 none\t''"
-complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from create" -l keep-last -d 'The newest N; `unlimited` for all, here and below' -r
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from create" -l keep-last -d 'The newest N; `unlimited` for all, here and below. One of these flags puts all limits of [backup] aside' -r
 complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from create" -l keep-hourly -d 'The newest of each of the last N hours that have one' -r
 complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from create" -l keep-daily -d 'The same by days' -r
 complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from create" -l keep-weekly -d 'The same by weeks' -r
@@ -467,13 +468,13 @@ complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subc
 complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from create" -l state-dir -d 'Folder for what is remembered between runs [default: /var/lib/mlops for root, else ~/.local/state/mlops]' -r -F
 complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from create" -l jobs -d 'Threads and connections that work at once [default: the number of processors]' -r
 complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from create" -l rehash -d 'Read every file, also those that have the size and time that they had; what is damaged in the place is stored anew'
-complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from create" -l prune -d 'Then prune by the --keep rules; without --yes nothing is removed'
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from create" -l prune -d 'Then prune by the --keep rules, without any by the limits of [backup]; without --yes nothing is removed'
 complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from create" -s q -l quiet -d 'Say nothing on stderr but errors'
 complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from create" -s v -l verbose -d 'Log to stderr what is done; twice: every statement'
 complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from create" -l yes -d 'Agree to what would be asked'
 complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from create" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
 complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from create" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from list" -l from -d 'Where backups are kept' -r
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from list" -l from -d 'Where backups are kept [default: `to` of [backup] in the configuration, MLOPS_BACKUP_TO]' -r
 complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from list" -l config -d 'Configuration file [default: MLOPS_CONFIG, ~/.config/mlops/config.toml, /etc/mlops/config.toml]' -r -F
 complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from list" -l profile -d 'Profile in the configuration file whose values beat the file\'s own [default: MLOPS_PROFILE]' -r
 complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from list" -l tracking-uri -d 'Tracking server [default: MLOPS_TRACKING_URI, MLFLOW_TRACKING_URI]' -r
@@ -499,7 +500,7 @@ complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subc
 complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from list" -l yes -d 'Agree to what would be asked'
 complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from list" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
 complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from list" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from show" -l from -d 'Where backups are kept' -r
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from show" -l from -d 'Where backups are kept [default: `to` of [backup] in the configuration, MLOPS_BACKUP_TO]' -r
 complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from show" -l config -d 'Configuration file [default: MLOPS_CONFIG, ~/.config/mlops/config.toml, /etc/mlops/config.toml]' -r -F
 complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from show" -l profile -d 'Profile in the configuration file whose values beat the file\'s own [default: MLOPS_PROFILE]' -r
 complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from show" -l tracking-uri -d 'Tracking server [default: MLOPS_TRACKING_URI, MLFLOW_TRACKING_URI]' -r
@@ -526,7 +527,7 @@ complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subc
 complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from show" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
 complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from show" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from verify" -l read-data-subset -d 'Read only this part of the artifacts, and see of the others that they are there: 1/7 on Mondays, 2/7 on Tuesdays' -r
-complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from verify" -l from -d 'Where backups are kept' -r
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from verify" -l from -d 'Where backups are kept [default: `to` of [backup] in the configuration, MLOPS_BACKUP_TO]' -r
 complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from verify" -l config -d 'Configuration file [default: MLOPS_CONFIG, ~/.config/mlops/config.toml, /etc/mlops/config.toml]' -r -F
 complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from verify" -l profile -d 'Profile in the configuration file whose values beat the file\'s own [default: MLOPS_PROFILE]' -r
 complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from verify" -l tracking-uri -d 'Tracking server [default: MLOPS_TRACKING_URI, MLFLOW_TRACKING_URI]' -r
@@ -554,8 +555,8 @@ complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subc
 complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from verify" -l yes -d 'Agree to what would be asked'
 complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from verify" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
 complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from verify" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from prune" -l from -d 'Where backups are kept' -r
-complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from prune" -l keep-last -d 'The newest N; `unlimited` for all, here and below' -r
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from prune" -l from -d 'Where backups are kept [default: `to` of [backup] in the configuration, MLOPS_BACKUP_TO]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from prune" -l keep-last -d 'The newest N; `unlimited` for all, here and below. One of these flags puts all limits of [backup] aside' -r
 complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from prune" -l keep-hourly -d 'The newest of each of the last N hours that have one' -r
 complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from prune" -l keep-daily -d 'The same by days' -r
 complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from prune" -l keep-weekly -d 'The same by weeks' -r
@@ -587,7 +588,7 @@ complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subc
 complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from prune" -l yes -d 'Agree to what would be asked'
 complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from prune" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
 complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from prune" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from pin" -l from -d 'Where backups are kept' -r
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from pin" -l from -d 'Where backups are kept [default: `to` of [backup] in the configuration, MLOPS_BACKUP_TO]' -r
 complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from pin" -l config -d 'Configuration file [default: MLOPS_CONFIG, ~/.config/mlops/config.toml, /etc/mlops/config.toml]' -r -F
 complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from pin" -l profile -d 'Profile in the configuration file whose values beat the file\'s own [default: MLOPS_PROFILE]' -r
 complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from pin" -l tracking-uri -d 'Tracking server [default: MLOPS_TRACKING_URI, MLFLOW_TRACKING_URI]' -r
@@ -613,7 +614,7 @@ complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subc
 complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from pin" -l yes -d 'Agree to what would be asked'
 complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from pin" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
 complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from pin" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from unpin" -l from -d 'Where backups are kept' -r
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from unpin" -l from -d 'Where backups are kept [default: `to` of [backup] in the configuration, MLOPS_BACKUP_TO]' -r
 complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from unpin" -l config -d 'Configuration file [default: MLOPS_CONFIG, ~/.config/mlops/config.toml, /etc/mlops/config.toml]' -r -F
 complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from unpin" -l profile -d 'Profile in the configuration file whose values beat the file\'s own [default: MLOPS_PROFILE]' -r
 complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from unpin" -l tracking-uri -d 'Tracking server [default: MLOPS_TRACKING_URI, MLFLOW_TRACKING_URI]' -r
@@ -647,7 +648,7 @@ complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subc
 complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from help" -f -a "pin" -d 'Keep a backup for ever'
 complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from help" -f -a "unpin" -d 'Let the rules decide on a backup again'
 complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
-complete -c mlops -n "__fish_mlops_using_subcommand restore" -l from -d 'Where backups are kept' -r
+complete -c mlops -n "__fish_mlops_using_subcommand restore" -l from -d 'Where backups are kept [default: `to` of [backup] in the configuration, MLOPS_BACKUP_TO]' -r
 complete -c mlops -n "__fish_mlops_using_subcommand restore" -l to -d 'The database to be made: a postgresql:// address or a SQLite file' -r
 complete -c mlops -n "__fish_mlops_using_subcommand restore" -l auth-to -d 'The database of basic-auth to be made, where the backup has one' -r
 complete -c mlops -n "__fish_mlops_using_subcommand restore" -l bad-rows -d 'Rows that PostgreSQL cannot hold: refuse the migration, or put them and all that refer to them aside into a file of JSON lines and copy the rest (exit code 4)' -r -f -a "refuse\t''

@@ -101,7 +101,7 @@ fn capabilities_neither_print_nor_parse() {
     uses_only("backup/", &backup);
     uses_only("demo/", &["domain", "engine", "store", "migrate", "source", "demo"]);
     uses_only("doctor/", &["domain", "engine", "store", "doctor"]);
-    uses_only("health/", &["domain", "engine", "store", "artifact", "mlflow", "tls", "doctor", "health"]);
+    uses_only("health/", &["domain", "engine", "store", "artifact", "mlflow", "tls", "doctor", "backup", "health"]);
     uses_only("state/", &["domain", "newfile", "state"]);
     uses_only("cli/", &["cli", "command"]);
 }

@@ -35,8 +35,14 @@ pub(crate) fn configured(place: &Path, text: &str) -> HealthSettings {
 /// A stack with these checks, to be changed and looked at.
 pub(crate) fn stack(settings: HealthSettings, server: Option<&str>, only: &[&str], within: Duration) -> Stack {
     let choice = Choice { only: only.iter().map(|o| (*o).to_owned()).collect(), ..Choice::default() };
-    let known =
-        Known { database: None, server: server.map(|_| false), artifacts: false, folder: false, reached: false };
+    let known = Known {
+        database: None,
+        server: server.map(|_| false),
+        artifacts: false,
+        folder: false,
+        reached: false,
+        backups: false,
+    };
     let planned = plan::checks(&known, &settings, &choice).unwrap();
     let server = server.map(|url| Connection::to(ServerAddress::parse(url).unwrap()));
     let look = Look {

@@ -18,6 +18,7 @@
 mod architecture;
 mod archives;
 mod artifacts;
+mod backup_settings;
 mod backups;
 mod catalogue;
 mod client;
@@ -30,6 +31,7 @@ mod faults;
 mod flows;
 mod generated;
 mod health;
+mod health_backup;
 mod health_database;
 mod health_faults;
 mod health_outputs;

@@ -58,6 +58,12 @@ impl S3 {
         S3 { access: Arc::new(access), http: Arc::default(), buckets: Arc::default() }
     }
 
+    /// The same way with connections of its own: they live as long as the runtime that made them, and no longer.
+    #[must_use]
+    pub fn apart(&self) -> S3 {
+        S3 { access: self.access.clone(), http: Arc::default(), buckets: Arc::default() }
+    }
+
     /// Whether a key is configured; without one the machine's own role may still be one.
     pub fn has_key(&self) -> bool {
         self.access.key.is_some()

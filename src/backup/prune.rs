@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::artifact::files::{Entry, Met};
 use crate::domain::consent::Confirmed;
 use crate::domain::failure::{Failure, Outcome};
-use crate::domain::retention::{Candidate, Decision, Keep, select};
+use crate::domain::retention::{Candidate, Decision, Keep, Rule, select};
 use crate::engine::copy::Work;
 use crate::engine::event::Event;
 use crate::store::sqlite::ledger::Ledger;
@@ -21,6 +21,8 @@ const YOUNG: SignedDuration = SignedDuration::from_hours(24);
 /// What will be removed.
 #[derive(Debug, Clone, Default)]
 pub struct Plan {
+    /// The rules that decided, as they were given.
+    pub rules: Vec<Rule>,
     /// Every backup, the newest first, with the reasons for which it stays.
     pub decisions: Vec<Decision>,
     /// Interrupted backups that nobody works on.

@@ -1,5 +1,6 @@
 //! Where backups are: a folder or a bucket, with a folder for each backup and one pool of contents for all.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 
@@ -104,14 +105,22 @@ impl Repository {
     /// # Errors
     /// Source: the place does not answer.
     pub fn list(&self) -> Outcome<Vec<Listed>> {
-        let mut ids: std::collections::BTreeSet<String> = std::collections::BTreeSet::new();
+        self.ids()?.into_iter().map(|id| self.look(&id)).collect()
+    }
+
+    /// The ids of all that was ever begun there and not removed, the oldest first.
+    ///
+    /// # Errors
+    /// Source: the place does not answer.
+    pub fn ids(&self) -> Outcome<BTreeSet<String>> {
+        let mut ids = BTreeSet::new();
         self.shelf.walk_folders(&mut |name| {
             if is_id(name) {
                 ids.insert(name.to_owned());
             }
             Ok(())
         })?;
-        ids.into_iter().map(|id| self.look(&id)).collect()
+        Ok(ids)
     }
 
     /// One backup by its id.
@@ -125,9 +134,16 @@ impl Repository {
             Err(failure) => return Err(failure),
         };
         let pinned = self.shelf.stat(&format!("{id}/{PIN}"))?.is_some();
+        Ok(Listed { id: id.to_owned(), manifest, pinned, proof: self.proof(id)? })
+    }
+
+    /// What was proven of a backup; what is no proof proves nothing.
+    ///
+    /// # Errors
+    /// Source: the place does not answer.
+    pub fn proof(&self, id: &str) -> Outcome<Proof> {
         let proof = read_whole(self.shelf.as_ref(), &format!("{id}/{PROOF}"), MOST)?;
-        let proof = proof.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
-        Ok(Listed { id: id.to_owned(), manifest, pinned, proof })
+        Ok(proof.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default())
     }
 
     /// What a backup says of itself; `None`: it is unfinished, or not there.

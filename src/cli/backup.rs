@@ -48,9 +48,10 @@ pub(crate) enum Command {
     Verify(Verify),
     /// Remove backups that no rule keeps, and contents that no backup refers to any more
     ///
-    /// The rules are restic's, by the calendar in UTC. Without --yes it tells what it would remove. Pinned backups stay,
-    /// and so does the newest complete one. An incomplete backup is kept only as long as no complete one is newer.
-    /// Contents that are younger than 24 hours stay.
+    /// The rules are restic's, by the calendar in UTC: those of the --keep flags, and where none is given the limits of
+    /// [backup] in the configuration (keep_last, keep_daily, ...). Without --yes it tells what it would remove. Pinned
+    /// backups stay, and so does the newest complete one. An incomplete backup is kept only as long as no complete one is
+    /// newer. Contents that are younger than 24 hours stay.
     Prune(Prune),
     /// Keep a backup for ever
     Pin(One),
@@ -60,19 +61,20 @@ pub(crate) enum Command {
 
 #[derive(Args)]
 pub(crate) struct Create {
-    /// Where backups are kept: a folder, or s3://bucket/path
-    #[arg(long, value_name = "DEST", required_unless_present = "file")]
+    /// Where backups are kept: a folder, or s3://bucket/path [default: `to` of [backup], MLOPS_BACKUP_TO]
+    #[arg(long, value_name = "DEST")]
     pub(crate) to: Option<String>,
     /// Make one self-contained file instead, which must not exist yet; `tar xf` makes a place of backups of it
     #[arg(long, value_name = "X.tar", conflicts_with_all = ["to", "prune"])]
     pub(crate) file: Option<PathBuf>,
-    /// Which artifacts: all that the database refers to, those that registered models need, or none
-    #[arg(long, value_enum, default_value_t = Scope::All)]
-    pub(crate) artifacts: Scope,
+    /// Which artifacts: all that the database refers to, those that registered models need, or none [default: all, or
+    /// `artifacts` of [backup]]
+    #[arg(long, value_enum)]
+    pub(crate) artifacts: Option<Scope>,
     /// Read every file, also those that have the size and time that they had; what is damaged in the place is stored anew
     #[arg(long)]
     pub(crate) rehash: bool,
-    /// Then prune by the --keep rules; without --yes nothing is removed
+    /// Then prune by the --keep rules, without any by the limits of [backup]; without --yes nothing is removed
     #[arg(long)]
     pub(crate) prune: bool,
     #[command(flatten)]
@@ -87,7 +89,7 @@ pub(crate) struct Create {
 
 #[derive(Args)]
 pub(crate) struct From {
-    /// Where backups are kept
+    /// Where backups are kept [default: `to` of [backup] in the configuration, MLOPS_BACKUP_TO]
     #[arg(long, value_name = "DEST")]
     pub(crate) from: Option<String>,
 }
@@ -133,7 +135,7 @@ pub(crate) struct Prune {
 /// Which backups are kept.
 #[derive(Args, Default)]
 pub(crate) struct Keep {
-    /// The newest N; `unlimited` for all, here and below
+    /// The newest N; `unlimited` for all, here and below. One of these flags puts all limits of [backup] aside
     #[arg(long, value_name = "N", help_heading = "Which backups are kept")]
     pub(crate) keep_last: Option<String>,
     /// The newest of each of the last N hours that have one

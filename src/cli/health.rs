@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 const AFTER: &str = "\
-Checks, in layers: database, server, artifacts, registry, activity, metrics, security, probe. The first one that is
-broken is named; what stands on it is `unknown`, never `ok`. `--dry-run` lists the checks that would run.
+Checks, in layers: database, server, artifacts, registry, activity, metrics, backup, security, probe. The first one
+that is broken is named; what stands on it is `unknown`, never `ok`. `--dry-run` lists the checks that would run.
 
 Exit codes (those of a monitoring plugin):
   0  OK        1  WARNING        2  CRITICAL        3  UNKNOWN, wrong arguments, wrong configuration
@@ -25,7 +25,7 @@ Examples:
 ///
 /// Asks everything at the same time, each question bounded, all within --timeout: a database that hangs does not hang the
 /// command. It looks at what it knows the address of: the server (--tracking-uri), the database (--backend-store-uri), the
-/// artifacts (--artifact-root). Latencies and sizes are shown; they are judged only by limits of the configuration, where
+/// artifacts (--artifact-root), the backups (--backup-to). Latencies and sizes are shown; they are judged only by limits of the configuration, where
 /// expectations of experiments, metrics, models and other services stand as well (config.example.toml).
 ///
 /// Reads only, but with --deep. Remembers in the state folder since when each check is as it is, how often in a row it
@@ -39,6 +39,10 @@ pub(crate) struct Health {
     /// No checks whose id matches; repeatable
     #[arg(long, value_name = "PATTERN")]
     pub(crate) skip: Vec<String>,
+    /// Where `mlops backup` keeps its backups: a folder, or s3://bucket/path [default: `to` of [backup] in the
+    /// configuration, MLOPS_BACKUP_TO]
+    #[arg(long, value_name = "DEST")]
+    pub(crate) backup_to: Option<String>,
     /// The time for all checks together
     #[arg(long, value_name = "TIME", default_value = "30s")]
     pub(crate) timeout: String,

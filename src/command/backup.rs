@@ -15,10 +15,11 @@ use crate::backup::prune;
 use crate::backup::repository::{PIN, Repository};
 use crate::backup::verify::{self, Subset};
 use crate::cli::backup::{Backup, Command, Create, From, Keep, One, Prune, Scope as Which, Verify};
+use crate::config::Settings;
 use crate::domain::address::StoreAddress;
 use crate::domain::artifact_address::ArtifactAddress;
 use crate::domain::failure::{Failure, Kind, Outcome};
-use crate::domain::retention::{self, Count, Within};
+use crate::domain::retention::{self, Rule};
 use crate::mlflow::{Bounds, Client};
 use crate::notify::ping::Ping;
 use crate::notify::{SecretAddress, Sender, webhook};
@@ -59,10 +60,7 @@ pub(super) fn ways(context: &Context) -> Outcome<Ways> {
 }
 
 /// A place that holds backups.
-fn repository(ways: &Ways, from: &From) -> Outcome<Repository> {
-    let from = from.from.as_deref().ok_or_else(|| {
-        Failure::usage("where are the backups?").hint("--from DEST: the place that `mlops backup --to` was given")
-    })?;
+fn repository(ways: &Ways, from: &str) -> Outcome<Repository> {
     let repository = ways.backups(from)?;
     let mut any = false;
     repository.shelf.walk_folders(&mut |_| {
@@ -77,7 +75,7 @@ fn repository(ways: &Ways, from: &From) -> Outcome<Repository> {
 }
 
 /// The backup that a word means: an id or `latest` in a place, or the path of a backup that is a file or a folder.
-pub(super) fn find(ways: &Ways, word: &str, from: &From) -> Outcome<(Repository, Manifest)> {
+pub(super) fn find(context: &Context, ways: &Ways, word: &str, from: &From) -> Outcome<(Repository, Manifest)> {
     let path = Path::new(word);
     if from.from.is_none() && path.is_file() {
         let repository = ways.backups(word)?;
@@ -95,17 +93,25 @@ pub(super) fn find(ways: &Ways, word: &str, from: &From) -> Outcome<(Repository,
         return Err(Failure::usage(format!("there is no backup at `{}`", word.escape_debug()))
             .hint("the path of a file of `mlops backup --file`, or of a backup's folder; or an id with --from DEST"));
     }
-    let repository = repository(ways, from)?;
+    let repository = found(context, ways, from)?;
     let manifest = repository.find(word)?;
     Ok((repository, manifest))
 }
 
+/// Where the backups are: a flag says it, or the settings do.
+pub(super) fn place<'a>(context: &'a Context, flag: &str, given: Option<&'a str>) -> Outcome<&'a str> {
+    given.or_else(|| context.settings.backup_to()).ok_or_else(|| {
+        Failure::usage("where are the backups?")
+            .hint(format!("{flag} DEST, or MLOPS_BACKUP_TO, or `to` in [backup] of the configuration"))
+    })
+}
+
 fn create(context: &Context, arguments: &Create) -> Result<u8, Ended> {
-    let keep = keep(&arguments.keep)?;
-    if arguments.prune && keep.is_empty() {
-        return Err(Failure::usage("--prune needs a rule").hint("--keep-daily 7 --keep-weekly 5, for one").into());
+    if arguments.file.is_none() {
+        place(context, "--to", arguments.to.as_deref())?;
     }
-    if !arguments.prune && !keep.is_empty() {
+    let limits = if arguments.prune { Some(limits(&context.settings, &arguments.keep)?) } else { None };
+    if limits.is_none() && !flagged(&arguments.keep).is_empty() {
         return Err(Failure::usage("--keep-* means nothing without --prune").into());
     }
     let notify = context.settings.notify();
@@ -127,8 +133,8 @@ fn create(context: &Context, arguments: &Create) -> Result<u8, Ended> {
         warnings.extend(webhook::send(sender, address, &text).err().map(|f| f.message));
     }
     // Pruning is part of what a monitor is told of.
-    let pruned = match (&made, arguments.prune) {
-        (Ok(created), true) if created.manifest.complete => Some(pruned(context, arguments, &keep)),
+    let pruned = match (&made, &limits) {
+        (Ok(created), Some(limits)) if created.manifest.complete => Some(pruned(context, arguments, limits)),
         _ => None,
     };
     if let Some(ping) = ping {
@@ -159,12 +165,14 @@ fn make(context: &Context, arguments: &Create, warnings: &mut Vec<String>) -> Ou
     let database = settings.backend_store_uri()?.ok_or_else(|| {
         Failure::usage("which database?").hint("--backend-store-uri, or MLFLOW_BACKEND_STORE_URI, or the configuration")
     })?;
-    let to = arguments.to.as_deref().unwrap_or_default();
     let ways = ways(context)?;
     let bundle = arguments.file.as_deref().map(|file| Bundle::create(file, &settings.work_dir())).transpose()?;
     let repository = match &bundle {
         Some(bundle) => Repository { shelf: Box::new(bundle.clone()), fixed: true },
-        None => Repository { shelf: ways.shelf(to, true)?, fixed: false },
+        None => {
+            let to = place(context, "--to", arguments.to.as_deref())?;
+            Repository { shelf: ways.shelf(to, true)?, fixed: false }
+        }
     };
     let request = create::Request {
         id: context.id.clone(),
@@ -173,9 +181,13 @@ fn make(context: &Context, arguments: &Create, warnings: &mut Vec<String>) -> Ou
         auth: settings.auth_store_uri()?,
         artifact_root: settings.artifact_root().map(str::to_owned),
         scope: match arguments.artifacts {
-            Which::All => Scope::All,
-            Which::Registered => Scope::Registered,
-            Which::None => Scope::None,
+            Some(Which::All) => Scope::All,
+            Some(Which::Registered) => Scope::Registered,
+            Some(Which::None) => Scope::None,
+            None => {
+                let words = [Scope::All, Scope::Registered, Scope::None].map(|scope| (scope.word(), scope));
+                settings.word("backup.artifacts", &words)?
+            }
         },
         rehash: arguments.rehash,
         work_dir: settings.work_dir(),
@@ -202,33 +214,29 @@ fn sender(context: &Context) -> Outcome<Sender> {
     Ok(sender.patience(MESSAGE, MESSAGE / 2))
 }
 
-fn pruned(context: &Context, arguments: &Create, keep: &retention::Keep) -> Outcome<prune::Plan> {
+fn pruned(context: &Context, arguments: &Create, limits: &Limits) -> Outcome<prune::Plan> {
     let ways = ways(context)?;
-    let repository = repository(&ways, &From { from: arguments.to.clone() })?;
-    remove(context, &repository, keep, context.yes)
+    let repository = repository(&ways, place(context, "--to", arguments.to.as_deref())?)?;
+    remove(context, &repository, limits, context.yes)
 }
 
 fn prune(context: &Context, arguments: &Prune) -> Result<u8, Ended> {
-    let keep = keep(&arguments.keep)?;
-    if keep.is_empty() {
-        return Err(Failure::usage("no rule says which backups are kept")
-            .hint("--keep-last 10, or --keep-daily 7 --keep-weekly 5 --keep-monthly 12")
-            .into());
-    }
+    let limits = limits(&context.settings, &arguments.keep)?;
     let ways = ways(context)?;
-    let repository = repository(&ways, &arguments.place)?;
+    let repository = found(context, &ways, &arguments.place)?;
     let really = context.yes && !context.dry_run;
-    let plan = remove(context, &repository, &keep, really)?;
+    let plan = remove(context, &repository, &limits, really)?;
     context.finish(&Report::Pruned(&plan, really), 0, &[])
 }
 
 /// Plans, and removes if that was agreed to.
-fn remove(context: &Context, repository: &Repository, keep: &retention::Keep, really: bool) -> Outcome<prune::Plan> {
+fn remove(context: &Context, repository: &Repository, limits: &Limits, really: bool) -> Outcome<prune::Plan> {
     let who = format!("mlops backup prune {} (process {})", context.id, std::process::id());
     let lease = repository.shelf.lock(&who)?;
     let work = context.work();
     let ledger = prune::ledger(&context.settings.work_dir())?;
-    let plan = prune::plan(repository, keep, &ledger, jiff::Timestamp::now(), &work)?;
+    let mut plan = prune::plan(repository, &limits.keep, &ledger, jiff::Timestamp::now(), &work)?;
+    plan.rules.clone_from(&limits.rules);
     if really && !plan.is_empty() {
         let confirmed = context.consent().to("remove backups")?;
         lease.held()?;
@@ -237,30 +245,60 @@ fn remove(context: &Context, repository: &Repository, keep: &retention::Keep, re
     Ok(plan)
 }
 
-fn keep(arguments: &Keep) -> Outcome<retention::Keep> {
-    let count = |flag: &str, text: &Option<String>| -> Outcome<Option<Count>> {
-        text.as_deref().map(Count::parse).transpose().map_err(|f| f.on(flag))
-    };
-    Ok(retention::Keep {
-        last: count("--keep-last", &arguments.keep_last)?,
-        hourly: count("--keep-hourly", &arguments.keep_hourly)?,
-        daily: count("--keep-daily", &arguments.keep_daily)?,
-        weekly: count("--keep-weekly", &arguments.keep_weekly)?,
-        monthly: count("--keep-monthly", &arguments.keep_monthly)?,
-        yearly: count("--keep-yearly", &arguments.keep_yearly)?,
-        within: arguments.keep_within.as_deref().map(Within::parse).transpose().map_err(|f| f.on("--keep-within"))?,
-    })
+/// Which backups are kept, and who says so.
+struct Limits {
+    keep: retention::Keep,
+    rules: Vec<Rule>,
+}
+
+/// The rules of the flags.
+fn flagged(arguments: &Keep) -> Vec<Rule> {
+    let all = [
+        ("keep_last", &arguments.keep_last),
+        ("keep_hourly", &arguments.keep_hourly),
+        ("keep_daily", &arguments.keep_daily),
+        ("keep_weekly", &arguments.keep_weekly),
+        ("keep_monthly", &arguments.keep_monthly),
+        ("keep_yearly", &arguments.keep_yearly),
+        ("keep_within", &arguments.keep_within),
+    ];
+    all.into_iter().filter_map(|(name, text)| Some(Rule { name, text: text.clone()?, origin: None })).collect()
+}
+
+/// The limits of the flags; where there is none, those of the settings.
+fn limits(settings: &Settings, arguments: &Keep) -> Outcome<Limits> {
+    let flags = flagged(arguments);
+    let rules = if flags.is_empty() { settings.backup_rules() } else { flags };
+    let mut keep = retention::Keep::default();
+    for Rule { name, text, origin } in &rules {
+        keep.set(name, text).map_err(|f| match origin {
+            None => f.on(format!("--{}", name.replace('_', "-"))),
+            Some(origin) => Failure { kind: Kind::Configuration, ..f.on(format!("{name} ({origin})")) },
+        })?;
+    }
+    if keep.is_empty() {
+        return Err(Failure::usage("no rule says which backups are kept").hint(
+            "--keep-last 10, or --keep-daily 7 --keep-weekly 5 --keep-monthly 12; or the same in [backup] of the \
+             configuration",
+        ));
+    }
+    Ok(Limits { keep, rules })
+}
+
+/// The repository that a flag or the settings name.
+fn found(context: &Context, ways: &Ways, from: &From) -> Outcome<Repository> {
+    repository(ways, place(context, "--from", from.from.as_deref())?)
 }
 
 fn list(context: &Context, from: &From) -> Result<u8, Ended> {
     let ways = ways(context)?;
-    let listed = repository(&ways, from)?.list()?;
+    let listed = found(context, &ways, from)?.list()?;
     context.finish(&Report::Backups(&listed), 0, &[])
 }
 
 fn show(context: &Context, one: &One) -> Result<u8, Ended> {
     let ways = ways(context)?;
-    let (repository, manifest) = find(&ways, &one.id, &one.place)?;
+    let (repository, manifest) = find(context, &ways, &one.id, &one.place)?;
     let listed = repository.look(&manifest.id)?;
     context.finish(&Report::Backup(&listed), 0, &[])
 }
@@ -270,7 +308,7 @@ fn verify(context: &Context, arguments: &Verify) -> Result<u8, Ended> {
     let ways = ways(context)?;
     let mut damaged = Vec::new();
     let (repository, manifests) = if arguments.all {
-        let repository = repository(&ways, &arguments.place)?;
+        let repository = found(context, &ways, &arguments.place)?;
         let mut whole = Vec::new();
         for listed in repository.list()? {
             match listed.manifest {
@@ -282,7 +320,7 @@ fn verify(context: &Context, arguments: &Verify) -> Result<u8, Ended> {
         }
         (repository, whole)
     } else {
-        let (repository, manifest) = find(&ways, &arguments.id, &arguments.place)?;
+        let (repository, manifest) = find(context, &ways, &arguments.id, &arguments.place)?;
         (repository, vec![manifest])
     };
     let (work_dir, work) = (context.settings.work_dir(), context.work());
@@ -303,7 +341,7 @@ fn verify(context: &Context, arguments: &Verify) -> Result<u8, Ended> {
 
 fn pin(context: &Context, one: &One, pinned: bool) -> Result<u8, Ended> {
     let ways = ways(context)?;
-    let (repository, manifest) = find(&ways, &one.id, &one.place)?;
+    let (repository, manifest) = find(context, &ways, &one.id, &one.place)?;
     let path = format!("{}/{PIN}", manifest.id);
     if pinned {
         repository.write(&path, format!("{}\n", report::time(context.reporter.started)).as_bytes())?;

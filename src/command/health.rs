@@ -45,7 +45,7 @@ struct Wish {
 pub(super) fn run(context: &Context, arguments: &Health) -> Result<u8, Ended> {
     let wish = wish(&context.settings, arguments)?;
     let settings = context.settings.health()?;
-    let places = places(&context.settings)?;
+    let places = places(&context.settings, arguments)?;
     let planned = plan::checks(&places.known(), &settings, &wish.choice)?;
     if context.dry_run {
         return context.finish(&Report::HealthPlan(&places.addresses(), &planned), 0, &[]);
@@ -99,7 +99,7 @@ fn wish(settings: &Settings, arguments: &Health) -> Outcome<Wish> {
 }
 
 /// Where the parts of the stack are.
-fn places(settings: &Settings) -> Outcome<Places> {
+fn places(settings: &Settings, arguments: &Health) -> Outcome<Places> {
     let artifacts = settings.artifact_root().map(ArtifactAddress::parse);
     let (server, access) = (settings.tracking()?, settings.s3()?);
     let mut credentials = Vec::new();
@@ -112,7 +112,16 @@ fn places(settings: &Settings) -> Outcome<Places> {
         credentials.push(Credential { place, user, password });
     }
     let database = settings.backend_store_uri()?;
-    Ok(Places { server, database, artifacts, s3: S3::new(access), credentials })
+    let backups = arguments.backup_to.as_deref().or(settings.backup_to()).map(ArtifactAddress::parse);
+    if let Some(other) = &backups
+        && !matches!(other, ArtifactAddress::Local(_) | ArtifactAddress::S3 { .. })
+    {
+        return Err(Failure::usage(format!(
+            "the place of the backups: {other} is neither a folder nor s3://bucket/path"
+        ))
+        .hint("name what `mlops backup --to` is given"));
+    }
+    Ok(Places { server, database, artifacts, backups, s3: S3::new(access), credentials })
 }
 
 /// Who sends messages, where any are to be sent.
@@ -151,7 +160,7 @@ struct Job<'a> {
 impl Job<'_> {
     /// What runs share a memory: those that look at the same stack.
     fn key(&self) -> String {
-        format!("{:?}", self.places.addresses())
+        self.places.key()
     }
 
     /// What runs share a verdict: those that also ask the same of it.

@@ -13,7 +13,7 @@ use crate::report::{self, Result as Report};
 pub(super) fn run(context: &Context, arguments: &Restore, flagged_root: Option<&str>) -> Result<u8, Ended> {
     let begun = Instant::now();
     let ways = backup::ways(context)?;
-    let (repository, manifest) = backup::find(&ways, &arguments.id, &arguments.place)?;
+    let (repository, manifest) = backup::find(context, &ways, &arguments.id, &arguments.place)?;
     let root = root(arguments, flagged_root)?;
     let shelf = root.as_deref().map(|root| ways.shelf(root, false)).transpose()?;
     let settings = &context.settings;

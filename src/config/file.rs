@@ -1,13 +1,13 @@
 //! The configuration file: TOML, with profiles. What is not known, and what makes no sense, is told with its line.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
 use super::sections::{self, Fault, Sections};
-use super::{Flags, KEYS, Origin};
+use super::{Flags, KEYS, Origin, backup};
 use crate::config::environment::Environment;
 use crate::domain::address::shown;
 use crate::domain::failure::{Failure, Outcome};
@@ -24,16 +24,22 @@ pub(super) struct ConfigFile {
 #[derive(Default)]
 struct Part {
     keys: BTreeMap<String, String>,
+    /// Tables that are there and hold keys of [`KEYS`].
+    tables: BTreeSet<&'static str>,
     sections: Sections,
 }
 
 impl ConfigFile {
     /// The value of a key as text, the profile's before the file's own.
     pub(super) fn get(&self, key: &str) -> Option<(String, Origin)> {
-        if let Some((name, part)) = &self.profile
-            && let Some(value) = part.keys.get(key)
-        {
-            return Some((value.clone(), Origin::File(self.path.clone(), Some(name.clone()))));
+        if let Some((name, part)) = &self.profile {
+            if let Some(value) = part.keys.get(key) {
+                return Some((value.clone(), Origin::File(self.path.clone(), Some(name.clone()))));
+            }
+            // A table of a profile stands in the place of the whole table.
+            if key.split_once('.').is_some_and(|(table, _)| part.tables.contains(table)) {
+                return None;
+            }
         }
         self.base.keys.get(key).map(|value| (value.clone(), Origin::File(self.path.clone(), None)))
     }
@@ -130,23 +136,52 @@ impl Part {
         if sections::NAMES.contains(&name) {
             return self.sections.read(name, value);
         }
-        let keys = || KEYS.iter().map(|k| k.name);
-        if !keys().any(|known| known == name) {
-            let like = nearest(name, keys().chain(sections::NAMES.iter().copied())).unwrap_or_default();
-            let failure = Failure::configuration(format!("unknown key `{name}`"));
-            return Err(Fault { at, failure: failure.hint(format!("did you mean `{like}`?")) });
+        if name == backup::TABLE {
+            return self.read_backup(value);
         }
-        let text = match value.get_ref() {
-            DeValue::String(text) => text.to_string(),
-            DeValue::Integer(number) => number.to_string(),
-            DeValue::Boolean(truth) => truth.to_string(),
-            _ => {
-                let failure = Failure::configuration(format!("`{name}` takes one plain value"));
-                return Err(Fault { at, failure });
-            }
-        };
-        self.keys.insert(name.to_owned(), text);
+        let keys = || KEYS.iter().map(|k| k.name).filter(|known| !known.contains('.'));
+        if !keys().any(|known| known == name) {
+            let tables = sections::NAMES.iter().copied().chain([backup::TABLE]);
+            return Err(unknown(name, at, keys().chain(tables)));
+        }
+        self.keys.insert(name.to_owned(), plain(name, at, value)?);
         Ok(())
+    }
+
+    /// `[backup]`, whose keys are settings.
+    fn read_backup(&mut self, value: &Spanned<DeValue<'_>>) -> Result<(), Fault> {
+        let DeValue::Table(table) = value.get_ref() else {
+            let failure = Failure::configuration(format!("`{}` is not a table", backup::TABLE));
+            return Err(Fault { at: Some(value.span().start), failure });
+        };
+        self.tables.insert(backup::TABLE);
+        let own = |key: &'static str| key.strip_prefix(backup::TABLE)?.strip_prefix('.');
+        for (key, value) in table {
+            let (name, at) = (key.get_ref().as_ref(), Some(key.span().start));
+            if !KEYS.iter().filter_map(|k| own(k.name)).any(|known| known == name) {
+                return Err(unknown(name, at, KEYS.iter().filter_map(|k| own(k.name))));
+            }
+            let text = plain(name, at, value)?;
+            backup::sound(name, &text).map_err(|failure| Fault { at: Some(value.span().start), failure })?;
+            self.keys.insert(format!("{}.{name}", backup::TABLE), text);
+        }
+        Ok(())
+    }
+}
+
+fn unknown<'a>(name: &str, at: Option<usize>, known: impl Iterator<Item = &'a str>) -> Fault {
+    let like = nearest(name, known).unwrap_or_default();
+    let failure = Failure::configuration(format!("unknown key `{name}`"));
+    Fault { at, failure: failure.hint(format!("did you mean `{like}`?")) }
+}
+
+/// One value as text.
+fn plain(name: &str, at: Option<usize>, value: &Spanned<DeValue<'_>>) -> Result<String, Fault> {
+    match value.get_ref() {
+        DeValue::String(text) => Ok(text.to_string()),
+        DeValue::Integer(number) => Ok(number.to_string()),
+        DeValue::Boolean(truth) => Ok(truth.to_string()),
+        _ => Err(Fault { at, failure: Failure::configuration(format!("`{name}` takes one plain value")) }),
     }
 }
 
@@ -214,6 +249,15 @@ mod tests {
             ("[tls]\nca_file = \"x\"\ninsecure = true\n", 3, "exclude", ""),
             ("[s3]\nsecret_key = \"hunter2\"\n", 2, "unknown key `secret_key`", ""),
             ("tls = 1\n", 1, "invalid type", ""),
+            ("[backup]\nkeep_dayly = 7\n", 2, "unknown key `keep_dayly`", "`keep_daily`"),
+            ("[backup]\nkeep_daily = \"seven\"\n", 2, "keep_daily: `seven`", "unlimited"),
+            ("[backup]\nkeep_within = 14\n", 2, "keep_within: `14`", "14d"),
+            ("[backup]\nartifacts = \"some\"\n", 2, "`some`", "registered"),
+            ("[backup]\nto = [\"/a\"]\n", 2, "one plain value", ""),
+            ("[backup]\nto = \"\"\n", 2, "empty", "s3://"),
+            ("backup = \"/a\"\n", 1, "not a table", ""),
+            ("[bakup]\nto = \"/a\"\n", 1, "unknown key `bakup`", "`backup`"),
+            ("\"backup.to\" = \"/a\"\n", 1, "unknown key `backup.to`", ""),
             ("[jobs]\nx = 1\n", 1, "one plain value", ""),
             ("[profile.a]\njobs = 1\n[profile.a.health.server.live]\nwarning = \"x\"\n", 4, "`x`", ""),
             ("jobs = 1\njobs = 2\n", 2, "duplicate key", ""),
@@ -223,6 +267,19 @@ mod tests {
             assert!(hint.contains(near), "{text}{hint}");
             assert!(!message.contains("hunter2"), "{message}");
         }
+    }
+
+    #[test]
+    fn a_profile_replaces_the_backup_table_as_a_whole() {
+        let text = "jobs = 2\n[backup]\nto = \"/a\"\nkeep_daily = 7\n\
+                    [profile.prod.backup]\nkeep_weekly = \"unlimited\"\n[profile.dev]\njobs = 1\n";
+        let value = |profile: &str, key: &str| {
+            parse(PathBuf::from("c.toml"), text, Some(profile)).expect("sound").get(key).map(|(value, _)| value)
+        };
+        assert_eq!(value("prod", "backup.keep_weekly").as_deref(), Some("unlimited"));
+        assert_eq!((value("prod", "backup.keep_daily"), value("prod", "backup.to")), (None, None));
+        assert_eq!(value("prod", "jobs").as_deref(), Some("2"));
+        assert_eq!(value("dev", "backup.keep_daily").as_deref(), Some("7"));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! This room alone reads the environment ([`environment`]); the rest of the house is handed values.
 
+mod backup;
 pub mod environment;
 mod file;
 mod ini;
@@ -25,11 +26,12 @@ use crate::domain::address::{StoreAddress, shown};
 use crate::domain::failure::{Failure, Outcome};
 use crate::domain::health::settings::HealthSettings;
 use crate::domain::object_storage::S3Access;
+use crate::domain::retention::Rule;
 use crate::domain::server::{Connection, Proxy, ServerAddress};
 
 /// A setting that exists: its key, the environment variables that set it in their order of precedence, and what it is.
 pub struct Key {
-    /// The name in the configuration file.
+    /// The name in the configuration file; of a key in a table, with the table's before a dot.
     pub name: &'static str,
     /// Environment variables.
     pub variables: &'static [&'static str],
@@ -59,6 +61,15 @@ pub const KEYS: &[Key] = &[
     Key { name: "output", variables: &["MLOPS_OUTPUT"], default: Some("table") },
     Key { name: "color", variables: &["MLOPS_COLOR"], default: Some("auto") },
     Key { name: "progress", variables: &["MLOPS_PROGRESS"], default: Some("auto") },
+    Key { name: "backup.to", variables: &["MLOPS_BACKUP_TO"], default: None },
+    Key { name: "backup.artifacts", variables: &["MLOPS_BACKUP_ARTIFACTS"], default: Some("all") },
+    Key { name: "backup.keep_last", variables: &["MLOPS_BACKUP_KEEP_LAST"], default: None },
+    Key { name: "backup.keep_hourly", variables: &["MLOPS_BACKUP_KEEP_HOURLY"], default: None },
+    Key { name: "backup.keep_daily", variables: &["MLOPS_BACKUP_KEEP_DAILY"], default: None },
+    Key { name: "backup.keep_weekly", variables: &["MLOPS_BACKUP_KEEP_WEEKLY"], default: None },
+    Key { name: "backup.keep_monthly", variables: &["MLOPS_BACKUP_KEEP_MONTHLY"], default: None },
+    Key { name: "backup.keep_yearly", variables: &["MLOPS_BACKUP_KEEP_YEARLY"], default: None },
+    Key { name: "backup.keep_within", variables: &["MLOPS_BACKUP_KEEP_WITHIN"], default: None },
 ];
 
 /// Where a value comes from.
@@ -163,7 +174,7 @@ impl Settings {
                     Err(_) => "*** (not an address that can be shown)".to_owned(),
                 });
             }
-            if setting.key == "artifact_root" {
+            if matches!(setting.key, "artifact_root" | "backup.to") {
                 setting.value = setting.value.map(|v| without_password(&v));
             }
             if setting.key == "tracking_uri" {
@@ -273,6 +284,20 @@ impl Settings {
     /// Where the server's artifacts are, as it was configured.
     pub fn artifact_root(&self) -> Option<&str> {
         self.get("artifact_root").map(|(text, _)| text)
+    }
+
+    /// Where backups are kept, where no flag says so.
+    pub fn backup_to(&self) -> Option<&str> {
+        self.get("backup.to").map(|(text, _)| text)
+    }
+
+    /// The rules by which backups are kept where no flag gives one. What was not in a file is not looked at yet.
+    pub fn backup_rules(&self) -> Vec<Rule> {
+        let rule = |setting: &Setting| {
+            let name = backup::rule(setting.key)?;
+            Some(Rule { name, text: setting.value.clone()?, origin: Some(setting.origin.to_string()) })
+        };
+        self.settings.iter().filter_map(rule).collect()
     }
 
     /// How objects of S3 are reached, by the variables and files of MLflow and Amazon.

@@ -149,7 +149,40 @@ pub struct Keep {
     pub within: Option<Within>,
 }
 
+/// A rule as somebody wrote it, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rule {
+    /// `keep_last`, `keep_within`, ...
+    pub name: &'static str,
+    /// What was written.
+    pub text: String,
+    /// The setting's origin; `None`: a flag.
+    pub origin: Option<String>,
+}
+
 impl Keep {
+    /// Takes in a rule: its name, `keep_last`, and what was written for it.
+    ///
+    /// # Errors
+    /// Usage: it is no number of backups, or no length of time.
+    pub fn set(&mut self, name: &str, text: &str) -> Outcome<()> {
+        let count = match name {
+            "keep_last" => &mut self.last,
+            "keep_hourly" => &mut self.hourly,
+            "keep_daily" => &mut self.daily,
+            "keep_weekly" => &mut self.weekly,
+            "keep_monthly" => &mut self.monthly,
+            "keep_yearly" => &mut self.yearly,
+            "keep_within" => {
+                self.within = Some(Within::parse(text)?);
+                return Ok(());
+            }
+            _ => return Err(Failure::internal(format!("there is no rule {name}"))),
+        };
+        *count = Some(Count::parse(text)?);
+        Ok(())
+    }
+
     /// Whether no rule is given.
     pub fn is_empty(&self) -> bool {
         let counts = [self.last, self.hourly, self.daily, self.weekly, self.monthly, self.yearly];

@@ -6,6 +6,7 @@
 mod access;
 mod activity;
 pub mod artifacts;
+mod backup;
 pub mod database;
 mod metrics;
 pub mod plan;
@@ -47,6 +48,8 @@ pub use run::{examine, judge};
 const MARGIN: Duration = Duration::from_millis(250);
 /// The longest wait for a connection to the server.
 const CONNECT: Duration = Duration::from_secs(10);
+/// The part of a stack that its backups are.
+const BACKUPS: &str = "backups";
 
 /// Where the parts of a stack are.
 #[derive(Default)]
@@ -57,6 +60,8 @@ pub struct Places {
     pub database: Option<StoreAddress>,
     /// The artifact root.
     pub artifacts: Option<ArtifactAddress>,
+    /// Where backups are kept.
+    pub backups: Option<ArtifactAddress>,
     /// The way to S3.
     pub s3: S3,
     /// Names and passwords that the stack uses, beside that of the database.
@@ -72,6 +77,7 @@ impl Places {
             artifacts: self.server.is_some() || self.artifacts.is_some(),
             folder: matches!(self.artifacts, Some(ArtifactAddress::Local(_))),
             reached: matches!(self.artifacts, Some(ArtifactAddress::Local(_) | ArtifactAddress::S3 { .. })),
+            backups: self.backups.is_some(),
         }
     }
 
@@ -80,7 +86,18 @@ impl Places {
         let server = self.server.as_ref().map(|c| ("server", c.address.to_string()));
         let database = self.database.as_ref().map(|a| ("database", a.to_string()));
         let artifacts = self.artifacts.as_ref().map(|a| ("artifacts", a.to_string()));
-        server.into_iter().chain(database).chain(artifacts).collect()
+        let backups = self.backups.as_ref().map(|a| (BACKUPS, a.to_string()));
+        server.into_iter().chain(database).chain(artifacts).chain(backups).collect()
+    }
+
+    /// What tells this stack from others between runs. Where its backups are is no part of it, so that a stack whose
+    /// backups are looked at as well, or move, keeps its memory.
+    pub fn key(&self) -> String {
+        let mut addresses = self.addresses();
+        if addresses.iter().any(|(part, _)| *part != BACKUPS) {
+            addresses.retain(|(part, _)| *part != BACKUPS);
+        }
+        format!("{addresses:?}")
     }
 
     /// All that one look needs.
@@ -100,6 +117,7 @@ impl Places {
                 s3: self.s3.clone(),
                 server: server.as_ref().map(|(_, client)| client.clone()),
             },
+            backups: self.backups.clone(),
             credentials: self.credentials.clone(),
             server,
             addresses: self.addresses(),
@@ -148,6 +166,8 @@ pub struct Stack {
     pub look: Look,
     /// Where its artifacts are.
     pub artifacts: Artifacts,
+    /// Where its backups are kept, where that is known: a folder, or objects of S3.
+    pub backups: Option<ArtifactAddress>,
     /// Names and passwords that it uses.
     pub credentials: Vec<Credential>,
     /// The addresses of its parts, masked.

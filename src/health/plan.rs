@@ -53,6 +53,8 @@ pub struct Known<'a> {
     pub folder: bool,
     /// It is reached without the server: a folder, or S3.
     pub reached: bool,
+    /// The place of the backups.
+    pub backups: bool,
 }
 
 impl Known<'_> {
@@ -75,6 +77,7 @@ impl Known<'_> {
             "artifacts.root" | "artifacts.write" => self.artifacts,
             "database.server" => (sqlite || postgres) && self.server.is_some(),
             _ if id.starts_with("database.") => sqlite || postgres,
+            _ if id.starts_with("backup.") => self.backups,
             _ if id.starts_with("artifacts.") => self.artifacts && self.server.is_some(),
             _ => self.server.is_some(),
         }
@@ -86,9 +89,10 @@ impl Known<'_> {
 /// # Errors
 /// Configuration: nothing is known of any stack. Usage: a pattern that matches no check.
 pub fn checks(known: &Known<'_>, settings: &HealthSettings, choice: &Choice) -> Outcome<Vec<Planned>> {
-    if known.database.is_none() && known.server.is_none() && !known.artifacts && settings.probes.is_empty() {
+    let parts = known.database.is_some() || known.server.is_some() || known.artifacts || known.backups;
+    if !parts && settings.probes.is_empty() {
         return Err(Failure::configuration("nothing is known of the stack that is to be looked at").hint(
-            "give --tracking-uri, --backend-store-uri, --artifact-root, or set them in the configuration or as \
+            "give --tracking-uri, --backend-store-uri, --artifact-root, --backup-to, or set them in the configuration or as \
              MLFLOW_TRACKING_URI, MLFLOW_BACKEND_STORE_URI",
         ));
     }

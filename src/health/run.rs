@@ -17,7 +17,7 @@ use crate::domain::tracking::MOST_MARKS;
 
 use super::plan::Choice;
 use super::revision::fits;
-use super::{Stack, access, activity, artifacts, metrics, probe, registry, security, server, twin};
+use super::{Stack, access, activity, artifacts, backup, metrics, probe, registry, security, server, twin};
 
 /// Sizes whose growth is a check of its own.
 const GROWTHS: [(&str, &str); 2] = [("database.size", "database.growth"), ("artifacts.size", "artifacts.growth")];
@@ -70,6 +70,7 @@ async fn look(stack: &Arc<Stack>) {
     let artifacts = stack.clone();
     tasks.spawn(async move { artifacts::look(&artifacts, &artifacts.artifacts).await });
     tasks.spawn(probe::look(stack.clone()));
+    tasks.spawn(backup::look(stack.clone()));
     for blocking in [database as fn(&Stack), addresses] {
         let (done, told) = oneshot::channel::<()>();
         let stack = stack.clone();

@@ -11,6 +11,7 @@ use crate::backup::prune;
 use crate::backup::repository::Listed;
 use crate::backup::restore::{FilePlan, Ready, Restored};
 use crate::backup::verify::{Subset, Verified, Wanted};
+use crate::domain::retention::Rule;
 use crate::migrate::part::Chosen;
 
 /// Artifacts that are listed on the terminal; all that are known stand in the manifest.
@@ -276,6 +277,7 @@ pub(super) fn pruned(plan: &prune::Plan, really: bool) -> String {
     for id in &plan.unfinished {
         out.push_str(&format!("{id}  goes  it was never finished\n"));
     }
+    out.push_str(&format!("Limits: {}\n", rules(&plan.rules)));
     let backups = plan.removed().count() + plan.unfinished.len();
     let what = format!("{backups} backups and {} contents, {}", grouped(plan.contents), bytes(plan.bytes));
     if really {
@@ -290,11 +292,35 @@ pub(super) fn pruned(plan: &prune::Plan, really: bool) -> String {
     out
 }
 
+/// `keep_daily 7, keep_weekly 5 (/etc/mlops/config.toml)`
+fn rules(rules: &[Rule]) -> String {
+    let mut origins: Vec<&str> = rules.iter().map(origin).collect();
+    origins.dedup();
+    let of = |from: &str| {
+        let own = rules.iter().filter(|rule| origin(rule) == from);
+        own.map(|rule| format!("{} {}", rule.name, rule.text)).collect::<Vec<_>>().join(", ")
+    };
+    let mut told: Vec<String> = Vec::new();
+    for from in origins {
+        let line = format!("{} ({from})", of(from));
+        if !told.contains(&line) {
+            told.push(line);
+        }
+    }
+    told.join("; ")
+}
+
+fn origin(rule: &Rule) -> &str {
+    rule.origin.as_deref().unwrap_or("flag")
+}
+
 pub(super) fn pruned_value(plan: &prune::Plan, really: bool) -> Value {
     let decisions: Vec<Value> =
         plan.decisions.iter().map(|d| json!({"id": d.id, "kept": d.kept, "reasons": d.reasons})).collect();
+    let rule = |r: &Rule| json!({"rule": r.name, "value": r.text, "origin": origin(r)});
+    let rules: Vec<Value> = plan.rules.iter().map(rule).collect();
     json!({
-        "removed": really, "backups": decisions, "unfinished": plan.unfinished, "contents": plan.contents,
+        "removed": really, "rules": rules, "backups": decisions, "unfinished": plan.unfinished, "contents": plan.contents,
         "bytes": plan.bytes,
     })
 }

@@ -33,6 +33,7 @@ const SCHEMA: &[&str] = &["database.connect", "database.revision"];
 const LIVE: &[&str] = &["server.live"];
 const READY: &[&str] = &["server.ready"];
 const ROOT: &[&str] = &["artifacts.root"];
+const PLACE: &[&str] = &["backup.place"];
 const NONE: &[&str] = &[];
 const SECONDS: Option<Unit> = Some(Unit::Seconds);
 const BYTES: Option<Unit> = Some(Unit::Bytes);
@@ -72,6 +73,10 @@ pub const CHECKS: &[Check] = &[
     check("registry.versions", COUNT, READY, "model versions that are not READY"),
     check("registry.production", COUNT, READY, "models without exactly one Production version or champion alias"),
     check("activity.deleted", COUNT, READY, "runs and experiments that are deleted and not yet purged"),
+    check("backup.place", None, NONE, "is the place of the backups there, and can it be read"),
+    check("backup.age", SECONDS, PLACE, "age of the newest complete backup"),
+    check("backup.complete", None, PLACE, "is the newest backup whole, with every artifact that was asked for"),
+    check("backup.drill", SECONDS, &["backup.place", "backup.age"], "time since a backup was last restored in a drill"),
     check("security.server", None, LIVE, "does the server ask for a password, and TLS, beyond this machine"),
     check("security.admin", None, LIVE, "does the server take the password that MLflow's administrator begins with"),
     check("security.database", None, NONE, "does the database ask for a password, and TLS, beyond this machine"),

@@ -53,6 +53,8 @@ pub enum Layer {
     Activity,
     /// What models are worth.
     Metrics,
+    /// Whether all of it could be brought back.
+    Backup,
     /// What a stranger could do.
     Security,
     /// What the configuration asks of other services.
@@ -61,13 +63,14 @@ pub enum Layer {
 
 impl Layer {
     /// All of them.
-    pub const ALL: [Layer; 8] = [
+    pub const ALL: [Layer; 9] = [
         Layer::Database,
         Layer::Server,
         Layer::Artifacts,
         Layer::Registry,
         Layer::Activity,
         Layer::Metrics,
+        Layer::Backup,
         Layer::Security,
         Layer::Probe,
     ];
@@ -81,6 +84,7 @@ impl Layer {
             Layer::Registry => "registry",
             Layer::Activity => "activity",
             Layer::Metrics => "metrics",
+            Layer::Backup => "backup",
             Layer::Security => "security",
             Layer::Probe => "probe",
         }
