@@ -19,7 +19,7 @@ struct Stack {
     addresses: String,
 }
 
-fn artifact_folders(database: &Path) -> Vec<String> {
+pub(crate) fn artifact_folders(database: &Path) -> Vec<String> {
     let connection = rusqlite::Connection::open(database).unwrap();
     let mut statement = connection
         .prepare("SELECT artifact_uri FROM runs UNION SELECT artifact_location FROM logged_models ORDER BY 1")
@@ -27,7 +27,7 @@ fn artifact_folders(database: &Path) -> Vec<String> {
     statement.query_map([], |row| row.get(0)).unwrap().collect::<Result<_, _>>().unwrap()
 }
 
-fn aged(file: &Path, content: &[u8]) {
+pub(crate) fn aged(file: &Path, content: &[u8]) {
     fs::create_dir_all(file.parent().unwrap()).unwrap();
     fs::write(file, content).unwrap();
     let old = SystemTime::now() - Duration::from_secs(90_000);
@@ -124,7 +124,7 @@ impl Stack {
 }
 
 /// Every file below a folder with its content.
-fn tree(root: &Path) -> Vec<(String, Vec<u8>)> {
+pub(crate) fn tree(root: &Path) -> Vec<(String, Vec<u8>)> {
     let mut found = Vec::new();
     let mut open = vec![root.to_owned()];
     while let Some(folder) = open.pop() {
@@ -432,7 +432,7 @@ fn wrong_places_and_arguments_are_told() {
 #[test]
 fn backups_lie_in_s3_as_well() {
     let stack = Stack::proxied();
-    let ObjectStore { access, _process } = object_store(stack.home.path(), &[]);
+    let ObjectStore { access, _process } = object_store(stack.home.path(), &["--empty"]);
     let key = access.key.clone().unwrap();
     let s3 = |arguments: &[&str]| {
         use secrecy::ExposeSecret;

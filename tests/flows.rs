@@ -175,6 +175,43 @@ fn the_newest_mlflow_lives_on_in_postgresql_and_out_of_an_archive() {
     let server = Server::start("3.17.2", &format!("sqlite:///{copy}"), filled.place.path(), &[]);
     same(&filled.answers, &server.answers("3.17.2"), "SQLite out of an archive");
     server.exercise();
+    drop(server);
+    a_lost_stack_lives_on_elsewhere(&filled);
+}
+
+/// Every table that clients can fill comes back out of a backup; addresses of artifacts are the only change.
+fn a_lost_stack_lives_on_elsewhere(filled: &Filled) {
+    let path = |name: &str| filled.place.path().join(name).to_str().unwrap().to_owned();
+    let (file, artifacts, own) = (path("mlflow.db"), path("artifacts"), path("own-artifacts"));
+    let (backups, to, again) = (path("backups"), path("again.db"), path("artifacts again"));
+    let back_up = ["backup", "-q", "--to", &backups, "--backend-store-uri", &file, "--artifact-root", &artifacts];
+    let run = |arguments: &[&str]| {
+        crate::support::run(filled.place.path(), &[arguments, &["--output", "json"]].concat()).expect(4).json()
+    };
+    // One version lies in a bucket that there is no key for: it is named, and its address stays.
+    let made = run(&back_up)["result"].clone();
+    let unread = made["artifacts"]["unread"].as_array().unwrap();
+    assert!(matches!(&unread[..], [one] if one["address"].as_str().unwrap().starts_with("s3://bucket/")), "{made}");
+    fs::remove_file(&file).unwrap();
+    fs::remove_dir_all(&artifacts).unwrap();
+    fs::remove_dir_all(&own).unwrap();
+    let id = made["id"].as_str().unwrap();
+    let restored = run(&["restore", id, "-q", "--from", &backups, "--to", &to, "--artifact-root", &again]);
+    let moved = restored["result"]["artifacts"]["moved"].as_array().unwrap();
+    let manifest = fs::read_to_string(Path::new(&backups).join(id).join("manifest.json")).unwrap();
+    let manifest: serde_json::Value = serde_json::from_str(&manifest).unwrap();
+    let roots = manifest["artifacts"]["roots"].as_array().unwrap();
+    assert_eq!((roots.len(), moved.len()), (3, 3), "{moved:?}");
+    let mut wanted = filled.answers.clone();
+    for (root, moved) in roots.iter().zip(moved).filter(|(_, m)| m["from"] != m["to"]) {
+        let (from, to) = (root.as_str().unwrap(), moved["to"].as_str().unwrap());
+        assert!(wanted.contains(from), "{from}");
+        wanted = wanted.replace(from, to);
+    }
+    assert!(!wanted.contains(&own) && !wanted.contains(&format!("{artifacts}/")), "no address is left behind");
+    let server = Server::start("3.17.2", &format!("sqlite:///{to}"), filled.place.path(), &["--artifact-root", &again]);
+    same(&wanted, &server.answers("3.17.2"), "out of a backup");
+    server.exercise();
 }
 
 /// The sample is what people see first: the real server must find all of it in order.

@@ -288,3 +288,17 @@ fn backups_in_s3_are_looked_at_as_well() {
     drop(_process);
     look().turned(&[("backup.place", "critical")], &["backup.age", "backup.complete", "backup.drill"]);
 }
+
+#[test]
+fn a_place_that_hangs_takes_no_more_than_the_time_given() {
+    let kept = Kept::new();
+    // Connections are taken by the system, and nobody answers.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("http://{}", silent.local_addr().unwrap());
+    let environment =
+        [("MLFLOW_S3_ENDPOINT_URL", endpoint.as_str()), ("AWS_ACCESS_KEY_ID", "a"), ("AWS_SECRET_ACCESS_KEY", "b")];
+    let arguments = ["--backup-to", "s3://artifacts/backups", "--output", "json"];
+    let seen = look(kept.home.path(), 2, &arguments, &environment);
+    let seen = seen.turned(&[("backup.place", "critical")], &["backup.age", "backup.complete", "backup.drill"]);
+    says(&seen.check("backup.place"), "no answer within");
+}

@@ -125,6 +125,8 @@ impl Tally {
 struct Root {
     address: ArtifactAddress,
     files: Result<Box<dyn Files>, String>,
+    /// Whether it is the artifact root.
+    main: bool,
     /// Since when nothing but failures has come of it.
     failing: Mutex<Option<Instant>>,
 }
@@ -160,6 +162,9 @@ impl Root {
                 failing.get_or_insert_with(Instant::now);
                 Ok(Err(failure))
             }
+            // A version in somebody else's bucket, which no key here is for, is one artifact that cannot be read; the
+            // stack's own root without a key is a mistake in the settings.
+            Err(failure) if failure.kind == Kind::Configuration && !self.main => Ok(Err(failure)),
             Err(failure) => Err(failure),
         }
     }
@@ -261,12 +266,13 @@ impl Maker<'_> {
         let request = self.request;
         let ledger = Ledger::new(&request.work_dir)?;
         let references = self.references(archive, &ledger)?;
-        let open = |address: &String| {
+        let open = |(number, address): (usize, &String)| {
             // `mlflow-artifacts:` stands for its root.
             let address = ArtifactAddress::parse(&format!("{address}/"));
-            Root { files: self.ways.files(&address), address, failing: Mutex::default() }
+            let main = number == references.main;
+            Root { main, files: self.ways.files(&address), address, failing: Mutex::default() }
         };
-        let roots: Vec<Root> = references.roots.iter().map(open).collect();
+        let roots: Vec<Root> = references.roots.iter().enumerate().map(open).collect();
         let mut tally = Tally { unreadable: references.unreadable, ..Tally::default() };
         tally.unread.extend(references.unread.iter().cloned());
         let tally = Mutex::new(tally);

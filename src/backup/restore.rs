@@ -120,6 +120,7 @@ pub fn prepare(
     let mut files = FilePlan { root: request.artifact_root.clone(), ..FilePlan::default() };
     if let Some(root) = &request.artifact_root {
         files.moved = moved(&manifest.artifacts.roots, manifest.artifacts.main, root);
+        stay(&mut files.moved, &manifest, repository)?;
     }
     let mut fetched = Vec::new();
     let mut database = |database: &Database, to: &StoreAddress, rewrites: Vec<Rewrite>, experiments: &[String]| {
@@ -178,6 +179,30 @@ fn moved(roots: &[String], main: usize, to: &str) -> Vec<Moved> {
         }
     };
     roots.iter().enumerate().map(one).collect()
+}
+
+/// What could not be read when the backup was made has no files here: its addresses stay, as they may still lead to them.
+fn stay(moved: &mut [Moved], manifest: &Manifest, repository: &Repository) -> Outcome<()> {
+    let artifacts = &manifest.artifacts;
+    let unread = |root: &str| {
+        let shown = ArtifactAddress::parse(&format!("{root}/")).to_string();
+        let lies_there =
+            |address: &str| address.strip_prefix(&shown).is_some_and(|p| p.is_empty() || p.starts_with('/'));
+        artifacts.unread.iter().any(|u| lies_there(&u.address))
+    };
+    let moves = |(number, m): &(usize, &Moved)| *number != artifacts.main && m.from != m.to && unread(&m.from);
+    let mut suspects: Vec<usize> = moved.iter().enumerate().filter(moves).map(|(number, _)| number).collect();
+    if suspects.is_empty() {
+        return Ok(());
+    }
+    repository.read_list(manifest, &mut |line| {
+        suspects.retain(|n| *n != line.root as usize);
+        Ok(())
+    })?;
+    for (_, root) in moved.iter_mut().enumerate().filter(|(number, _)| suspects.contains(number)) {
+        root.to.clone_from(&root.from);
+    }
+    Ok(())
 }
 
 /// A folder's name for an address: `s3-bucket-path`, with a number that tells alike ones apart.

@@ -24,9 +24,11 @@ stdout carries the result and nothing else; progress, warnings and hints go to s
 
 /// The operator's toolkit for MLflow
 ///
-/// Looks at the whole stack in one cron line: server, database, artifacts, registry, runs and metrics. Moves an MLflow
+/// Looks at the whole stack in one cron line: server, database, artifacts, registry, runs, metrics and backups. Backs
+/// database and artifacts up as one unit while the stack is in use, proves the backups and restores them. Moves an MLflow
 /// backend database from SQLite to PostgreSQL, exact to the cell and all or nothing, writes it into archives and brings it
-/// back, compares any two stores, sets a PostgreSQL up for MLflow, and finds and mends what is not as MLflow makes it. Works on the databases of MLflow 1.0 to 3.17 at every schema revision.
+/// back, compares any two stores, sets a PostgreSQL up for MLflow, and finds and mends what is not as MLflow makes it.
+/// Works on the databases of MLflow 1.0 to 3.17 at every schema revision.
 #[derive(Parser)]
 #[command(name = "mlops", version, after_help = AFTER, max_term_width = 110)]
 pub(crate) struct Cli {

@@ -62,7 +62,10 @@ impl ArtifactAddress {
             "(empty)" => elsewhere("the address is empty"),
             "placeholder" => ArtifactAddress::Placeholder,
             "C:\\path" | "file:///C:/path" | "file:C:/path" => elsewhere("a path of another machine, with Windows"),
-            "file:///path" | "file:path" => local(text.strip_prefix("file:").unwrap_or_default()),
+            "file:///path" | "file:path" => match text.strip_prefix("file:").unwrap_or_default() {
+                path if path.starts_with('/') => local(&format!("/{}", path.trim_start_matches('/'))),
+                path => local(path),
+            },
             "file://host/path" => match text.strip_prefix("file://").and_then(|rest| rest.split_once('/')) {
                 Some((host, path)) if host == "localhost" || host.is_empty() => local(&format!("/{path}")),
                 _ => elsewhere("a path of another machine"),

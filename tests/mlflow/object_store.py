@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """An object store that speaks S3, for a test: moto's server, with one user who may do everything below one bucket.
 
-    ENV/bin/python object_store.py --ready-file FILE [--certificate FILE --key FILE]
+    ENV/bin/python object_store.py --ready-file FILE [--empty] [--certificate FILE --key FILE]
 
-Serves on a free port of 127.0.0.1, makes the buckets `artifacts` and `forbidden`, checks signatures and rights from
-then on, and writes {"url", "id", "secret"} into FILE (whole or not at all). It ends when its stdin is closed.
+Serves on a free port of 127.0.0.1, makes the buckets `artifacts` and `forbidden`, the first with objects unless --empty
+says so, checks signatures and rights from then on, and writes {"url", "id", "secret"} into FILE (whole or not at all).
+It ends when its stdin is closed.
 """
 
 import argparse
@@ -34,7 +35,7 @@ POLICY = {
 }
 
 
-def prepare(url: str) -> dict[str, str]:
+def prepare(url: str, empty: bool) -> dict[str, str]:
     """Buckets, the user and a key of its own; then moto begins to check."""
     own = {
         "endpoint_url": url,
@@ -47,12 +48,8 @@ def prepare(url: str) -> dict[str, str]:
     s3 = boto3.client("s3", **own)
     for bucket in ("artifacts", "forbidden"):
         s3.create_bucket(Bucket=bucket)
-    for number in range(1100):
-        s3.put_object(Bucket="artifacts", Key=f"many/{number % 10}/{number}", Body=b"x" * 10)
-    s3.put_object(Bucket="artifacts", Key="root/1/model/MLmodel", Body=b"x")
-    s3.put_object(Bucket="artifacts", Key="rooted/other", Body=b"not below root")
-    for key, body in {"plain": b"x", "a//b": b"x", "folder/": b"", "full/": b"x", "tab\tin it": b"x"}.items():
-        s3.put_object(Bucket="artifacts", Key=f"odd/{key}", Body=body)
+    if not empty:
+        fill(s3)
     iam = boto3.client("iam", **own)
     iam.create_user(UserName="mlflow")
     iam.put_user_policy(UserName="mlflow", PolicyName="artifacts", PolicyDocument=json.dumps(POLICY))
@@ -62,9 +59,19 @@ def prepare(url: str) -> dict[str, str]:
     return {"url": url, "id": key["AccessKeyId"], "secret": key["SecretAccessKey"]}
 
 
+def fill(s3) -> None:
+    for number in range(1100):
+        s3.put_object(Bucket="artifacts", Key=f"many/{number % 10}/{number}", Body=b"x" * 10)
+    s3.put_object(Bucket="artifacts", Key="root/1/model/MLmodel", Body=b"x")
+    s3.put_object(Bucket="artifacts", Key="rooted/other", Body=b"not below root")
+    for key, body in {"plain": b"x", "a//b": b"x", "folder/": b"", "full/": b"x", "tab\tin it": b"x"}.items():
+        s3.put_object(Bucket="artifacts", Key=f"odd/{key}", Body=body)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="an object store for a test")
     parser.add_argument("--ready-file", required=True, type=Path)
+    parser.add_argument("--empty", action="store_true")
     parser.add_argument("--certificate")
     parser.add_argument("--key")
     options = parser.parse_args()
@@ -72,7 +79,7 @@ def main() -> None:
     app = DomainDispatcherApplication(create_backend_app)
     server = make_server("127.0.0.1", 0, app, threaded=True, ssl_context=context)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    told = prepare(f"{'https' if context else 'http'}://localhost:{server.server_port}")
+    told = prepare(f"{'https' if context else 'http'}://localhost:{server.server_port}", options.empty)
     unfinished = options.ready_file.with_name(options.ready_file.name + ".new")
     unfinished.write_text(json.dumps(told))
     unfinished.rename(options.ready_file)

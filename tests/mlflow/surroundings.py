@@ -32,6 +32,7 @@ def clean(tracking_uri: str, object_store: str | None = None) -> None:
     # Past the proxy 3.17 asks S3 itself with a signature in the address, which moto's check of rights does not know.
     os.environ["MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD"] = "false"
     os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "2"  # as it is, a request that the server fails takes minutes
+    os.environ |= {"MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "0", "MLFLOW_HTTP_REQUEST_BACKOFF_JITTER": "0"}
     os.environ |= s3(object_store) if object_store else {}
     warnings.simplefilter("ignore", FutureWarning)  # of stages, which the tests need as long as servers have them
 
