@@ -300,13 +300,17 @@ _mlops() {
             return 0
             ;;
         mlops__subcmd__backup)
-            opts="-q -v -h --to --artifacts --rehash --prune --keep-last --keep-hourly --keep-daily --keep-weekly --keep-monthly --keep-yearly --keep-within --ping --notify --config --profile --tracking-uri --backend-store-uri --artifact-root --output --quiet --verbose --color --progress --yes --dry-run --work-dir --state-dir --jobs --help create list show verify prune pin unpin help"
+            opts="-q -v -h --to --file --artifacts --rehash --prune --keep-last --keep-hourly --keep-daily --keep-weekly --keep-monthly --keep-yearly --keep-within --ping --notify --config --profile --tracking-uri --backend-store-uri --artifact-root --output --quiet --verbose --color --progress --yes --dry-run --work-dir --state-dir --jobs --help create list show verify prune pin unpin help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --to)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --file)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -402,13 +406,17 @@ _mlops() {
             return 0
             ;;
         mlops__subcmd__backup__subcmd__create)
-            opts="-q -v -h --to --artifacts --rehash --prune --keep-last --keep-hourly --keep-daily --keep-weekly --keep-monthly --keep-yearly --keep-within --ping --notify --config --profile --tracking-uri --backend-store-uri --artifact-root --output --quiet --verbose --color --progress --yes --dry-run --work-dir --state-dir --jobs --help"
+            opts="-q -v -h --to --file --artifacts --rehash --prune --keep-last --keep-hourly --keep-daily --keep-weekly --keep-monthly --keep-yearly --keep-within --ping --notify --config --profile --tracking-uri --backend-store-uri --artifact-root --output --quiet --verbose --color --progress --yes --dry-run --work-dir --state-dir --jobs --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --to)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --file)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -754,7 +762,7 @@ _mlops() {
             return 0
             ;;
         mlops__subcmd__backup__subcmd__prune)
-            opts="-q -v -h --from --keep-last --keep-hourly --keep-daily --keep-weekly --keep-monthly --keep-yearly --keep-within --config --profile --tracking-uri --backend-store-uri --artifact-root --output --quiet --verbose --color --progress --yes --dry-run --work-dir --state-dir --jobs --help"
+            opts="-q -v -h --from --keep-last --keep-hourly --keep-daily --keep-weekly --keep-monthly --keep-yearly --keep-within --ping --notify --config --profile --tracking-uri --backend-store-uri --artifact-root --output --quiet --verbose --color --progress --yes --dry-run --work-dir --state-dir --jobs --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -789,6 +797,14 @@ _mlops() {
                     return 0
                     ;;
                 --keep-within)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --ping)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --notify)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -968,7 +984,7 @@ _mlops() {
             return 0
             ;;
         mlops__subcmd__backup__subcmd__verify)
-            opts="-q -v -h --all --read-data-subset --drill --from --config --profile --tracking-uri --backend-store-uri --artifact-root --output --quiet --verbose --color --progress --yes --dry-run --work-dir --state-dir --jobs --help"
+            opts="-q -v -h --all --read-data-subset --drill --drill-on --from --ping --notify --config --profile --tracking-uri --backend-store-uri --artifact-root --output --quiet --verbose --color --progress --yes --dry-run --work-dir --state-dir --jobs --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -978,7 +994,19 @@ _mlops() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --drill-on)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --from)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --ping)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --notify)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -2636,7 +2664,7 @@ _mlops() {
             return 0
             ;;
         mlops__subcmd__restore)
-            opts="-q -v -h --from --to --auth-to --no-artifacts --replace --bad-rows --quarantine-file --widen --config --profile --tracking-uri --backend-store-uri --artifact-root --output --quiet --verbose --color --progress --yes --dry-run --work-dir --state-dir --jobs --help"
+            opts="-q -v -h --from --to --auth-to --experiment --no-artifacts --replace --bad-rows --quarantine-file --widen --ping --notify --config --profile --tracking-uri --backend-store-uri --artifact-root --output --quiet --verbose --color --progress --yes --dry-run --work-dir --state-dir --jobs --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -2654,11 +2682,23 @@ _mlops() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --experiment)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --bad-rows)
                     COMPREPLY=($(compgen -W "refuse quarantine" -- "${cur}"))
                     return 0
                     ;;
                 --quarantine-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --ping)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --notify)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

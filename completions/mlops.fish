@@ -387,6 +387,7 @@ complete -c mlops -n "__fish_mlops_using_subcommand health" -l yes -d 'Agree to 
 complete -c mlops -n "__fish_mlops_using_subcommand health" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
 complete -c mlops -n "__fish_mlops_using_subcommand health" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c mlops -n "__fish_mlops_using_subcommand backup; and not __fish_seen_subcommand_from create list show verify prune pin unpin help" -l to -d 'Where backups are kept: a folder, or s3://bucket/path [default: `to` of [backup], MLOPS_BACKUP_TO]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and not __fish_seen_subcommand_from create list show verify prune pin unpin help" -l file -d 'Make one self-contained file instead, which must not exist yet; `tar xf` makes a place of backups of it' -r -F
 complete -c mlops -n "__fish_mlops_using_subcommand backup; and not __fish_seen_subcommand_from create list show verify prune pin unpin help" -l artifacts -d 'Which artifacts: all that the database refers to, those that registered models need, or none [default: all, or `artifacts` of [backup]]' -r -f -a "all\t''
 registered\t''
 none\t''"
@@ -435,6 +436,7 @@ complete -c mlops -n "__fish_mlops_using_subcommand backup; and not __fish_seen_
 complete -c mlops -n "__fish_mlops_using_subcommand backup; and not __fish_seen_subcommand_from create list show verify prune pin unpin help" -f -a "unpin" -d 'Let the rules decide on a backup again'
 complete -c mlops -n "__fish_mlops_using_subcommand backup; and not __fish_seen_subcommand_from create list show verify prune pin unpin help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from create" -l to -d 'Where backups are kept: a folder, or s3://bucket/path [default: `to` of [backup], MLOPS_BACKUP_TO]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from create" -l file -d 'Make one self-contained file instead, which must not exist yet; `tar xf` makes a place of backups of it' -r -F
 complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from create" -l artifacts -d 'Which artifacts: all that the database refers to, those that registered models need, or none [default: all, or `artifacts` of [backup]]' -r -f -a "all\t''
 registered\t''
 none\t''"
@@ -527,7 +529,10 @@ complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subc
 complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from show" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
 complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from show" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from verify" -l read-data-subset -d 'Read only this part of the artifacts, and see of the others that they are there: 1/7 on Mondays, 2/7 on Tuesdays' -r
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from verify" -l drill-on -d 'Drill on this PostgreSQL server, in a temporary database mlops_drill_<id>; the role needs CREATEDB' -r
 complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from verify" -l from -d 'Where backups are kept [default: `to` of [backup] in the configuration, MLOPS_BACKUP_TO]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from verify" -l ping -d 'Tell a dead man\'s switch that this ran, and how it went: URL/start, then URL or URL/fail (healthchecks.io)' -r
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from verify" -l notify -d 'Post a message to a Slack-compatible webhook unless it went well' -r
 complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from verify" -l config -d 'Configuration file [default: MLOPS_CONFIG, ~/.config/mlops/config.toml, /etc/mlops/config.toml]' -r -F
 complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from verify" -l profile -d 'Profile in the configuration file whose values beat the file\'s own [default: MLOPS_PROFILE]' -r
 complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from verify" -l tracking-uri -d 'Tracking server [default: MLOPS_TRACKING_URI, MLFLOW_TRACKING_URI]' -r
@@ -563,6 +568,8 @@ complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subc
 complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from prune" -l keep-monthly -d 'The same by months' -r
 complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from prune" -l keep-yearly -d 'The same by years' -r
 complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from prune" -l keep-within -d 'All that are at most so much older than the newest: 1y5m7d2h' -r
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from prune" -l ping -d 'Tell a dead man\'s switch that this ran, and how it went: URL/start, then URL or URL/fail (healthchecks.io)' -r
+complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from prune" -l notify -d 'Post a message to a Slack-compatible webhook unless it went well' -r
 complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from prune" -l config -d 'Configuration file [default: MLOPS_CONFIG, ~/.config/mlops/config.toml, /etc/mlops/config.toml]' -r -F
 complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from prune" -l profile -d 'Profile in the configuration file whose values beat the file\'s own [default: MLOPS_PROFILE]' -r
 complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subcommand_from prune" -l tracking-uri -d 'Tracking server [default: MLOPS_TRACKING_URI, MLFLOW_TRACKING_URI]' -r
@@ -651,9 +658,12 @@ complete -c mlops -n "__fish_mlops_using_subcommand backup; and __fish_seen_subc
 complete -c mlops -n "__fish_mlops_using_subcommand restore" -l from -d 'Where backups are kept [default: `to` of [backup] in the configuration, MLOPS_BACKUP_TO]' -r
 complete -c mlops -n "__fish_mlops_using_subcommand restore" -l to -d 'The database to be made: a postgresql:// address or a SQLite file' -r
 complete -c mlops -n "__fish_mlops_using_subcommand restore" -l auth-to -d 'The database of basic-auth to be made, where the backup has one' -r
+complete -c mlops -n "__fish_mlops_using_subcommand restore" -l experiment -d 'Restore this experiment only, by name or id, with its runs, models, traces and files, and of the model registry the versions that came from its runs; may be given more than once' -r
 complete -c mlops -n "__fish_mlops_using_subcommand restore" -l bad-rows -d 'Rows that PostgreSQL cannot hold: refuse the migration, or put them and all that refer to them aside into a file of JSON lines and copy the rest (exit code 4)' -r -f -a "refuse\t''
 quarantine\t''"
 complete -c mlops -n "__fish_mlops_using_subcommand restore" -l quarantine-file -d 'The file for rows that are put aside [default: mlops-quarantine-<id>.jsonl in the current folder]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand restore" -l ping -d 'Tell a dead man\'s switch that this ran, and how it went: URL/start, then URL or URL/fail (healthchecks.io)' -r
+complete -c mlops -n "__fish_mlops_using_subcommand restore" -l notify -d 'Post a message to a Slack-compatible webhook unless it went well' -r
 complete -c mlops -n "__fish_mlops_using_subcommand restore" -l config -d 'Configuration file [default: MLOPS_CONFIG, ~/.config/mlops/config.toml, /etc/mlops/config.toml]' -r -F
 complete -c mlops -n "__fish_mlops_using_subcommand restore" -l profile -d 'Profile in the configuration file whose values beat the file\'s own [default: MLOPS_PROFILE]' -r
 complete -c mlops -n "__fish_mlops_using_subcommand restore" -l tracking-uri -d 'Tracking server [default: MLOPS_TRACKING_URI, MLFLOW_TRACKING_URI]' -r

@@ -11,10 +11,10 @@ use crate::artifacts::{ObjectStore, object_store};
 use crate::support::{Said, folder, mlops, postgres, rounds, run, sample, verify, wait_for};
 
 /// A stack of a database and artifacts, and a place for its backups.
-struct Stack {
-    home: tempfile::TempDir,
-    root: PathBuf,
-    database: PathBuf,
+pub(crate) struct Stack {
+    pub(crate) home: tempfile::TempDir,
+    pub(crate) root: PathBuf,
+    pub(crate) database: PathBuf,
     /// What the addresses of the database begin with.
     addresses: String,
 }
@@ -36,7 +36,7 @@ pub(crate) fn aged(file: &Path, content: &[u8]) {
 
 impl Stack {
     /// Addresses of the database are those of the sample, behind the proxy.
-    fn proxied() -> Stack {
+    pub(crate) fn proxied() -> Stack {
         let home = folder();
         let (root, database) = (home.path().join("artifacts"), home.path().join("mlflow.db"));
         fs::copy(sample(20_000), &database).unwrap();
@@ -74,15 +74,15 @@ impl Stack {
         aged(&self.root.join(first.trim_start_matches("mlflow-artifacts:/")).join("big.bin"), &big);
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.home.path().join(name)
     }
 
-    fn place(&self) -> String {
+    pub(crate) fn place(&self) -> String {
         self.path("backups").to_str().unwrap().to_owned()
     }
 
-    fn mlops(&self, arguments: &[&str]) -> Said {
+    pub(crate) fn mlops(&self, arguments: &[&str]) -> Said {
         run(self.home.path(), &[arguments, &["--progress", "none"]].concat())
     }
 
@@ -103,20 +103,20 @@ impl Stack {
     }
 
     /// The result of a backup that ends with this code.
-    fn backed_up(&self, code: i32, more: &[&str]) -> Value {
+    pub(crate) fn backed_up(&self, code: i32, more: &[&str]) -> Value {
         self.back_up(more).expect(code).json()["result"].clone()
     }
 
-    fn verify(&self, more: &[&str]) -> Said {
+    pub(crate) fn verify(&self, more: &[&str]) -> Said {
         self.mlops(&[&["backup", "verify", "--from", &self.place()], more].concat())
     }
 
-    fn list(&self) -> Vec<Value> {
+    pub(crate) fn list(&self) -> Vec<Value> {
         let said = self.mlops(&["backup", "list", "--from", &self.place(), "--output", "json"]).expect(0);
         said.json()["result"].as_array().unwrap().clone()
     }
 
-    fn restore(&self, to: &str, root: &Path, more: &[&str]) -> Said {
+    pub(crate) fn restore(&self, to: &str, root: &Path, more: &[&str]) -> Said {
         let place = self.place();
         let root = root.to_str().unwrap();
         self.mlops(&[&["restore", "latest", "--from", &place, "--to", to, "--artifact-root", root], more].concat())
@@ -258,8 +258,20 @@ fn what_cannot_be_read_is_listed_and_such_a_backup_is_not_complete() {
     // A lost mount looks like a stack without artifacts, and is not taken for one.
     fs::rename(&stack.root, stack.path("aside")).unwrap();
     fs::create_dir(&stack.root).unwrap();
-    let lost = stack.backed_up(4, &[]);
-    assert!(lost["artifacts"]["unread"][0]["why"].as_str().unwrap().contains("nothing is there"), "{lost}");
+    for night in 1..=2 {
+        let lost = stack.backed_up(4, &["--prune", "--keep-last", "1", "--yes"]);
+        let why = lost["artifacts"]["unread"][0]["why"].as_str().unwrap();
+        assert!(why.contains("nothing is there") && lost["pruned"].is_null(), "night {night}: {lost}");
+    }
+    // And one of which little is left is told of.
+    fs::remove_dir(&stack.root).unwrap();
+    fs::rename(stack.path("aside"), &stack.root).unwrap();
+    fs::remove_file(stack.root.join(run.trim_start_matches("mlflow-artifacts:/")).join("dangling")).unwrap();
+    for address in artifact_folders(&stack.database).iter().skip(1) {
+        let _ = fs::remove_dir_all(stack.root.join(address.trim_start_matches("mlflow-artifacts:/")));
+    }
+    let said = stack.back_up(&[]).expect(0);
+    assert!(said.json()["warnings"].to_string().contains("is all of it mounted?"), "{}", said.out);
 }
 
 #[test]
@@ -293,7 +305,8 @@ fn prune_keeps_what_the_rules_say_and_every_content_that_is_needed() {
     assert_eq!(pool(&tree(&stack.path("backups"))), pool(&before) - 1);
     let line = stack.backed_up(0, &["--prune", "--keep-last", "1", "--yes"]);
     assert_eq!(line["pruned"]["removed"], true);
-    assert_eq!(stack.list().len(), 2);
+    // One without artifacts does not stand in for one with all, nor does that go because of the others.
+    assert_eq!(stack.list().len(), 3);
 }
 
 #[test]
@@ -637,4 +650,74 @@ fn one_experiment_comes_back_alone() {
     stack.restore(&target.url(), &root, &["--experiment", &id, "--experiment", "0"]).expect(0);
     assert_eq!(target.number("SELECT count(*) FROM experiments"), 2);
     stack.mlops(&["db", "doctor", &target.url()]).expect(0);
+}
+
+#[test]
+fn a_backup_that_lost_its_seal_is_not_thrown_away() {
+    let stack = Stack::proxied();
+    let first = stack.backed_up(0, &[]);
+    let folder = stack.path("backups").join(first["id"].as_str().unwrap());
+    let prune = ["backup", "prune", "--keep-last", "10", "--yes", "--from", &stack.place()];
+    for pinned in [false, true] {
+        if pinned {
+            stack.mlops(&["backup", "pin", first["id"].as_str().unwrap(), "--from", &stack.place()]).expect(0);
+        }
+        fs::remove_file(folder.join("manifest.sha256")).unwrap();
+        stack.mlops(&prune).expect(if pinned { 11 } else { 0 });
+        assert!(folder.join("database.tar").exists(), "prune left it");
+        let said = stack.back_up(&[]).expect(0);
+        assert!(said.json()["warnings"].to_string().contains("has it now"), "{}", said.out);
+        stack.verify(&[first["id"].as_str().unwrap()]).expect(0);
+    }
+    // One without its manifest is damaged, and is left for people to decide on.
+    fs::remove_file(folder.join("manifest.json")).unwrap();
+    stack.back_up(&[]).expect(0);
+    assert!(folder.join("database.tar").exists());
+    stack.verify(&["--all"]).expect(11);
+    stack.mlops(&prune).expect(11);
+}
+
+#[test]
+fn backups_of_one_second_have_an_order() {
+    let stack = Stack::proxied();
+    let ids: Vec<String> = (0..4)
+        .map(|_| {
+            let output = stack.command(&["--artifacts", "none"]).output().unwrap();
+            Said::of(output).expect(0).json()["result"]["id"].as_str().unwrap().to_owned()
+        })
+        .collect();
+    assert!(ids.is_sorted() && stack.list().last().unwrap()["id"] == ids[3].as_str(), "{ids:?}");
+}
+
+#[test]
+fn a_place_has_the_name_that_it_was_given() {
+    let stack = Stack::proxied();
+    for name in ["100%25 daily", "a b", "ü#?"] {
+        let place = stack.path(name);
+        let (database, root) = (stack.database.to_str().unwrap(), stack.root.to_str().unwrap());
+        let source = ["--backend-store-uri", database, "--artifact-root", root];
+        stack.mlops(&[&["backup", "--to", place.to_str().unwrap()], &source[..]].concat()).expect(0);
+        assert!(place.join("artifacts").is_dir(), "{name}");
+        stack.mlops(&["backup", "verify", "--from", place.to_str().unwrap()]).expect(0);
+        let file = stack.path(&format!("{name}.tar"));
+        stack.mlops(&[&["backup", "--file", file.to_str().unwrap()], &source[..]].concat()).expect(0);
+        assert!(file.is_file(), "{name}");
+        stack.mlops(&["backup", "verify", file.to_str().unwrap()]).expect(0);
+    }
+}
+
+#[test]
+fn latest_says_what_else_it_could_have_been() {
+    let stack = Stack::proxied();
+    let full = stack.backed_up(0, &[]);
+    stack.backed_up(0, &["--artifacts", "none"]);
+    let (file, root) = (stack.path("r.db"), stack.path("r"));
+    let said = stack.restore(file.to_str().unwrap(), &root, &["--output", "json"]).expect(0);
+    let warnings = said.json()["warnings"].to_string();
+    assert!(warnings.contains("artifacts: none") && warnings.contains(full["id"].as_str().unwrap()), "{warnings}");
+    let said = stack.verify(&["--output", "json"]).expect(0);
+    assert_eq!(said.json()["result"]["backups"].as_array().map(Vec::len), Some(1), "{}", said.out);
+    let none = stack.path("none");
+    fs::create_dir_all(none.join("20260101T000000Z-00000000")).unwrap();
+    stack.mlops(&["backup", "verify", "--all", "--from", none.to_str().unwrap()]).expect(2);
 }

@@ -18,7 +18,7 @@ fn migration(home: &Path, source: &Path, target: &str) -> Command {
 }
 
 /// Waits until progress says that a phase began; the rest of stderr is drained on a thread.
-fn wait_for_phase(child: &mut Child, phase: &str) {
+pub(crate) fn wait_for_phase(child: &mut Child, phase: &str) {
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
     let wanted = format!("\"phase\":\"{phase}\"");
     while let Some(Ok(line)) = lines.next() {
@@ -31,7 +31,7 @@ fn wait_for_phase(child: &mut Child, phase: &str) {
 }
 
 /// Untouched or complete, and never anything between. Whether it is complete.
-fn untouched_or_complete(home: &Path, file: &Path, database: &Database) -> bool {
+pub(crate) fn untouched_or_complete(home: &Path, file: &Path, database: &Database) -> bool {
     if database.tables().is_empty() {
         return false;
     }

@@ -79,7 +79,7 @@ fn names(place: &dyn Shelf, below: &str) -> Vec<String> {
 }
 
 /// Bytes that are nowhere alike.
-fn noise(length: usize) -> Vec<u8> {
+pub(crate) fn noise(length: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut bytes = Vec::with_capacity(length + 8);
     while bytes.len() < length {

@@ -18,6 +18,8 @@
 mod architecture;
 mod archives;
 mod artifacts;
+mod backup_faults;
+mod backup_objects;
 mod backup_settings;
 mod backups;
 mod catalogue;

@@ -262,7 +262,7 @@ fn the_certificate_says_what_was_proven_and_no_secret() {
 }
 
 /// Basic-auth's tables at the newest revision into an open database.
-fn auth_store(connection: &rusqlite::Connection) {
+pub(crate) fn auth_store(connection: &rusqlite::Connection) {
     let newest = Catalogue::embedded().unwrap().newest(Line::Auth).unwrap();
     for table in &newest.tables {
         connection.execute_batch(&table.sqlite.create).unwrap();

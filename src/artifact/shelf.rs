@@ -355,9 +355,17 @@ impl Shelf for Folder {
         let staging = self.staging.lock().unwrap_or_else(PoisonError::into_inner);
         let root = match &*staging {
             Some(staging) => staging.root.try_clone(),
-            None => File::open(&self.root),
+            None => {
+                // What is done already stages nothing, and still tidies up after the run that did it and was killed.
+                remove_abandoned(&self.root);
+                File::open(&self.root)
+            }
         };
+        let nothing = staging.is_none() && matches!(&root, Err(e) if e.kind() == ErrorKind::NotFound);
         drop(staging);
+        if nothing {
+            return Ok(());
+        }
         let synced = root.and_then(|root| Ok(rustix::fs::syncfs(root.as_fd())?));
         synced.map_err(|e| self.unwritten(&e))
     }

@@ -1,7 +1,8 @@
 //! A backup is made: the database in one snapshot, then the files that this snapshot refers to, then the manifest.
 
-use std::fs;
+use std::fs::{self, DirBuilder, Permissions};
 use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -25,10 +26,11 @@ use super::manifest::{self, AUTH, Artifacts, DATABASE, Database, FORMAT, Manifes
 use super::object::{self, Fault, Packed, Side};
 use super::place::Ways;
 use super::references::{self, References};
-use super::repository::Repository;
+use super::repository::{Listed, Repository};
 use super::secrets;
 
 /// What is to be backed up, and how.
+#[derive(Debug, Clone)]
 pub struct Request {
     /// The id of this run, which becomes the backup's.
     pub id: String,
@@ -61,10 +63,13 @@ pub struct Created {
 
 /// Files that are asked for again when they change while they are read.
 const TRIES: usize = 3;
-/// How long a root may give nothing but failures.
-const GIVEN_UP: Duration = Duration::from_secs(120);
 /// Paths and files that a thread takes at once.
 const PAGE: usize = 128;
+/// So few files may well go.
+const FEW: u64 = 10;
+/// A root that fails so often in a row, and for so long, is given up.
+const FAILURES: u32 = 10;
+const FAILING: Duration = Duration::from_secs(10);
 
 /// Makes a backup. When this fails, nothing in the place looks like one.
 ///
@@ -74,6 +79,7 @@ pub fn create(request: &Request, repository: &Repository, ways: &Ways, work: &Wo
     let begun = Instant::now();
     let lease = repository.shelf.lock(&format!("mlops backup {} (process {})", request.id, std::process::id()))?;
     let mut warnings = remove_unfinished(repository)?;
+    let request = &Request { id: repository.next_id(&request.id)?, ..request.clone() };
     warnings.extend(lease.warning());
     let made = Maker { request, repository, ways, work }.make(&mut warnings).and_then(|manifest| {
         lease.held()?;
@@ -95,9 +101,16 @@ pub fn create(request: &Request, repository: &Repository, ways: &Ways, work: &Wo
 /// Removes what interrupted backups left: whoever holds the lock knows that they are dead.
 fn remove_unfinished(repository: &Repository) -> Outcome<Vec<String>> {
     let mut warnings = Vec::new();
-    for listed in repository.list()?.into_iter().filter(|l| l.manifest.is_none()) {
-        repository.remove(&listed.id)?;
-        warnings.push(format!("removed the backup {}, which was interrupted and never finished", listed.id));
+    for Listed { id, manifest, .. } in repository.list()? {
+        let lacks_seal = !matches!(manifest, Some(Ok(_))) && repository.lacks_seal(&id)?;
+        if lacks_seal && repository.finish(&id)? {
+            warnings.push(format!("the backup {id} lacked nothing but its seal, and has it now"));
+        } else if lacks_seal {
+            warnings.push(format!("the backup {id} has no seal and is not whole; remove its folder if it is given up"));
+        } else if manifest.is_none() {
+            repository.remove(&id)?;
+            warnings.push(format!("removed the backup {id}, which was interrupted and never finished"));
+        }
     }
     Ok(warnings)
 }
@@ -127,8 +140,8 @@ struct Root {
     files: Result<Box<dyn Files>, String>,
     /// Whether it is the artifact root.
     main: bool,
-    /// Since when nothing but failures has come of it.
-    failing: Mutex<Option<Instant>>,
+    /// Since when it has done nothing but fail, and how often.
+    failing: Mutex<Option<(Instant, u32)>>,
 }
 
 impl Root {
@@ -136,17 +149,16 @@ impl Root {
         self.address.join(path).to_string()
     }
 
-    /// Its files; else why there are none. Each file of a server that is down is waited for, and all of them together
-    /// would take days: a root that has given nothing for a while is not asked any more.
+    /// Its files; else why there are none. A store that is down costs each folder its tries and waits, and there may be
+    /// many: one that has done nothing but fail is not asked any more.
     fn files(&self) -> Result<&dyn Files, String> {
         let failing = *self.failing.lock().unwrap_or_else(PoisonError::into_inner);
-        match &self.files {
-            Ok(_) if failing.is_some_and(|since| since.elapsed() > GIVEN_UP) => {
-                let seconds = GIVEN_UP.as_secs();
-                Err(format!("nothing could be read there for {seconds} s, so it was not asked for any more"))
+        match (&self.files, failing) {
+            (Ok(_), Some((since, count))) if count >= FAILURES && since.elapsed() > FAILING => {
+                Err(format!("not asked for: the {count} questions before were not answered"))
             }
-            Ok(files) => Ok(files.as_ref()),
-            Err(why) => Err(why.clone()),
+            (Ok(files), _) => Ok(files.as_ref()),
+            (Err(why), _) => Err(why.clone()),
         }
     }
 
@@ -159,7 +171,7 @@ impl Root {
                 Ok(Ok(value))
             }
             Err(failure) if matches!(failure.kind, Kind::Source | Kind::Unreachable) => {
-                failing.get_or_insert_with(Instant::now);
+                failing.get_or_insert((Instant::now(), 0)).1 += 1;
                 Ok(Err(failure))
             }
             // A version in somebody else's bucket, which no key here is for, is one artifact that cannot be read; the
@@ -215,7 +227,9 @@ impl Maker<'_> {
         let here = self.repository.shelf.on_this_machine(&path);
         let file = here.clone().unwrap_or_else(|| scratch.path().join(name));
         if let Some(folder) = here.as_ref().and_then(|f| f.parent()) {
-            fs::create_dir_all(folder).map_err(|e| self.repository.unwritten(&e))?;
+            // What will be in it is a whole store.
+            let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+            made.map_err(|e| self.repository.unwritten(&e))?;
         }
         let wanted = plan::Request {
             id: request.id.clone(),
@@ -234,7 +248,11 @@ impl Maker<'_> {
         let migrated = execute(prepared, None, Instant::now(), self.work)?;
         warnings.extend(migrated.warnings);
         let archive = match here {
-            Some(_) => self.hashed(&path, name)?,
+            Some(file) => {
+                let private = fs::set_permissions(&file, Permissions::from_mode(0o600));
+                private.map_err(|e| self.repository.unwritten(&e))?;
+                self.hashed(&path, name)?
+            }
             None => self.repository.take_in(&file, &request.id, name)?,
         };
         let Plan { source, revision, .. } = migrated.plan;
@@ -311,7 +329,7 @@ impl Maker<'_> {
         references::collect(&archive, request.scope, request.artifact_root.as_deref(), ledger)
     }
 
-    /// Notes what the pool holds and what the newest backup knew; how many files of each root that were.
+    /// Notes what the pool holds and what backups before knew; how many files of each root the last complete one had.
     fn know(&self, roots: &[String], ledger: &Ledger) -> Outcome<Vec<u64>> {
         let mut known = vec![0; roots.len()];
         self.repository.shelf.walk("artifacts/sha256", &mut |met| {
@@ -322,25 +340,32 @@ impl Maker<'_> {
             }
             Ok(())
         })?;
-        let newest = self.repository.list()?.into_iter().rev().find_map(|l| l.manifest.and_then(Result::ok));
-        let Some(newest) = newest else { return Ok(known) };
-        let places: Vec<Option<usize>> =
-            newest.artifacts.roots.iter().map(|root| roots.iter().position(|r| r == root)).collect();
-        let read = self.repository.read_list(&newest, &mut |mut line| {
-            if let Some(Some(place)) = places.get(line.root as usize) {
-                if let Some(count) = known.get_mut(*place) {
-                    *count += 1;
+        let whole: Vec<Manifest> = self.repository.list()?.into_iter().filter_map(|l| l.manifest?.ok()).collect();
+        // What is missing now is missed beside a backup that lacked nothing; after that the newest is known as well.
+        let like = |m: &&Manifest| m.complete && [Scope::All, self.request.scope].contains(&m.artifacts.scope);
+        let before = whole.iter().rev().find(like);
+        let newest = whole.last().filter(|newest| before.is_none_or(|before| before.id != newest.id));
+        for manifest in before.into_iter().chain(newest) {
+            let counted = before.is_some_and(|before| before.id == manifest.id);
+            let places: Vec<Option<usize>> =
+                manifest.artifacts.roots.iter().map(|root| roots.iter().position(|r| r == root)).collect();
+            let read = self.repository.read_list(manifest, &mut |mut line| {
+                if let Some(Some(place)) = places.get(line.root as usize) {
+                    if let Some(count) = known.get_mut(*place).filter(|_| counted) {
+                        *count += 1;
+                    }
+                    line.root = u32::try_from(*place).unwrap_or(u32::MAX);
+                    ledger.know(&LedgerFile::from(line))?;
                 }
-                line.root = u32::try_from(*place).unwrap_or(u32::MAX);
-                ledger.know(&LedgerFile::from(line))?;
+                Ok(())
+            });
+            match read {
+                // A damaged list saves nothing, and costs nothing but time.
+                Err(failure) if failure.kind != Kind::Damaged => return Err(failure),
+                _ => {}
             }
-            Ok(())
-        });
-        match read {
-            // A damaged list saves nothing, and costs nothing but time.
-            Err(failure) if failure.kind != Kind::Damaged => Err(failure),
-            _ => Ok(known),
         }
+        Ok(known)
     }
 
     /// Notes every file that is referred to.
@@ -423,23 +448,21 @@ impl Maker<'_> {
         for (number, root) in roots.iter().enumerate() {
             let number = u32::try_from(number).unwrap_or(u32::MAX);
             let (Ok(files), true) = (&root.files, ledger.refers_to(number)?) else { continue };
-            if ledger.has_files(number)? {
-                continue;
-            }
+            let now = ledger.files_of(number)?;
             let before = known.get(number as usize).copied().unwrap_or(0);
-            let mut there = false;
-            let _ = files.walk_folders(&mut |_| {
-                there = true;
-                Ok(())
-            });
-            if before > 0 {
-                let why = format!("nothing is there, and the backup before had {before} files of it");
+            let place = files.place();
+            if now == 0 && before > 0 {
+                let why = format!("nothing is there, and the last complete backup had {before} files of it");
                 tally.lock().unwrap_or_else(PoisonError::into_inner).unread(root.at(""), why);
-            } else if !there {
-                let place = files.place();
+            } else if now == 0 {
                 warnings.push(format!(
                     "no artifact was found below {} ({place}): that is right only if nothing was ever logged there; a \
                      relative address is looked for below the folder that mlops was started in",
+                    root.at("")
+                ));
+            } else if before >= FEW && now < before / 2 {
+                warnings.push(format!(
+                    "below {} ({place}) are {now} files, and the last complete backup had {before}: is all of it mounted?",
                     root.at("")
                 ));
             }

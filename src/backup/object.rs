@@ -179,8 +179,7 @@ pub fn unpack(
             Ok(0) => break,
             Ok(read) => read,
             Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-            // An error of the system's has a number, one of the frame's has none.
-            Err(e) if e.raw_os_error().is_some() || is_ours(&e) => return Err(Fault::Unread(e)),
+            Err(e) if is_unread(&e) => return Err(Fault::Unread(e)),
             Err(e) => return Err(Fault::Damaged(e.to_string())),
         };
         let step = buffer.get(..read).unwrap_or_default();
@@ -207,9 +206,10 @@ pub fn unpack(
     Ok(Packed { sha256: sha256.to_owned(), bytes, stored: inner.stored })
 }
 
-/// Errors that a reader of this house makes carry a failure; zstd's own do not.
-fn is_ours(error: &io::Error) -> bool {
-    error.get_ref().is_some_and(|e| e.is::<crate::domain::failure::Failure>())
+/// Whether a decoder's reader failed, and not the decoder: an error of the system's has a number, one that a reader of
+/// this house makes carries a failure; a decoder's own has neither.
+pub(super) fn is_unread(error: &io::Error) -> bool {
+    error.raw_os_error().is_some() || error.get_ref().is_some_and(|e| e.is::<crate::domain::failure::Failure>())
 }
 
 #[cfg(test)]

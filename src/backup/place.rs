@@ -75,7 +75,7 @@ impl Ways {
     /// # Errors
     /// As [`Ways::shelf`], and as [`Bundle::open`].
     pub fn backups(&self, text: &str) -> Outcome<Repository> {
-        match ArtifactAddress::parse(text) {
+        match place(text) {
             ArtifactAddress::Local(path) if bundle::is_file(&path) => {
                 let bundle = Bundle::open(&absolute(&path), &self.work_dir, &self.cancel)?;
                 Ok(Repository { shelf: Box::new(bundle), fixed: true })
@@ -89,15 +89,25 @@ impl Ways {
     /// # Errors
     /// Usage: no place that can be written to. Configuration: no key for it.
     pub fn shelf(&self, text: &str, private: bool) -> Outcome<Box<dyn Shelf>> {
-        let address = ArtifactAddress::parse(text);
-        if let ArtifactAddress::Local(path) = &address {
+        let address = if private { place(text) } else { ArtifactAddress::parse(text) };
+        if let ArtifactAddress::Local(path) = &address
+            && !text.is_empty()
+        {
             let folder = Folder::new(&absolute(path));
             return Ok(Box::new(if private { folder.private() } else { folder }));
         }
         self.remote(&address)?.ok_or_else(|| {
-            Failure::usage(format!("{address} is neither a folder nor s3://bucket/path"))
+            Failure::usage(format!("`{address}` is neither a folder nor s3://bucket/path"))
                 .hint("name a folder of this machine, or s3://bucket/path")
         })
+    }
+}
+
+/// The address that an operator names. A path is what it says: MLflow's decoding of `%` is for what its database holds.
+fn place(text: &str) -> ArtifactAddress {
+    match ArtifactAddress::parse(text) {
+        ArtifactAddress::Local(_) if !text.starts_with("file:") => ArtifactAddress::Local(PathBuf::from(text)),
+        other => other,
     }
 }
 

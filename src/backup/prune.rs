@@ -1,5 +1,6 @@
 //! Which backups are kept is for `domain::retention`; here the others are removed, and the contents that none refers to.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use jiff::{SignedDuration, Timestamp};
@@ -12,6 +13,7 @@ use crate::engine::copy::Work;
 use crate::engine::event::Event;
 use crate::store::sqlite::ledger::Ledger;
 
+use super::manifest::MANIFEST;
 use super::object;
 use super::repository::{Listed, Repository};
 
@@ -51,10 +53,12 @@ impl Plan {
 /// Damaged: a backup that stays cannot be read, so nobody knows what it needs. Source: the place does not answer.
 pub fn plan(repository: &Repository, keep: &Keep, ledger: &Ledger, now: Timestamp, work: &Work<'_>) -> Outcome<Plan> {
     let mut plan = Plan::default();
-    let mut candidates = Vec::new();
+    let mut groups = BTreeMap::new();
     let mut stored = Vec::new();
     for Listed { id, manifest, pinned, .. } in repository.list()? {
         match manifest {
+            // One with a manifest may lack nothing but its seal: the next backup looks into it.
+            None if repository.shelf.stat(&format!("{id}/{MANIFEST}"))?.is_some() => {}
             None => plan.unfinished.push(id),
             Some(manifest) => {
                 let manifest = manifest.map_err(|f| {
@@ -63,12 +67,16 @@ pub fn plan(repository: &Repository, keep: &Keep, ledger: &Ledger, now: Timestam
                 let at: Timestamp = manifest.started.parse().map_err(|_| {
                     Failure::damaged(format!("the backup {id} states no time: {}", manifest.started.escape_debug()))
                 })?;
-                candidates.push(Candidate { id, at, complete: manifest.complete, pinned });
+                // One that holds less than another does not stand in for it, nor does one of another database.
+                let group = (manifest.database.address.clone(), manifest.artifacts.scope.word());
+                let candidate = Candidate { id, at, complete: manifest.complete, pinned };
+                groups.entry(group).or_insert_with(Vec::new).push(candidate);
                 stored.push(manifest);
             }
         }
     }
-    plan.decisions = select(&candidates, keep);
+    plan.decisions = groups.values().flat_map(|candidates| select(candidates, keep)).collect();
+    plan.decisions.sort_by(|a, b| b.id.cmp(&a.id));
     work.events.event(Event::Phase { name: "looking for what is needed", total: None, unit: "" });
     for manifest in &stored {
         work.cancel.check()?;

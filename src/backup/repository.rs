@@ -10,7 +10,8 @@ use flate2::write::GzEncoder;
 use sha2::{Digest as _, Sha256};
 
 use super::manifest::{AUTH, DATABASE, LIST, Line, MANIFEST, MOST, Manifest, Part, SEAL, seal};
-use crate::archive::layout::hex;
+use super::object;
+use crate::archive::layout::{hex, sha256_hex};
 use crate::artifact::files::{Files, Met, Shelf, There};
 use crate::domain::failure::{Failure, Kind, Outcome};
 use crate::store::sqlite::ledger::{Ledger, LedgerFile};
@@ -54,6 +55,17 @@ pub struct Proof {
     /// When its databases were last restored into scratch ones, besides.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drilled: Option<String>,
+    /// SHA-256 of the backup's id and these two: a proof that was damaged is none.
+    #[serde(default)]
+    pub seal: String,
+}
+
+impl Proof {
+    /// What the seal must be.
+    pub(super) fn sealed(&self, id: &str) -> String {
+        let part = |text: &Option<String>| text.clone().unwrap_or_default();
+        sha256_hex(format!("{id} {} {}", part(&self.verified), part(&self.drilled)).as_bytes())
+    }
 }
 
 /// Whether that is an id: `YYYYMMDDTHHMMSSZ-<8 hex>`.
@@ -134,7 +146,11 @@ impl Repository {
             Err(failure) => return Err(failure),
         };
         let pinned = self.shelf.stat(&format!("{id}/{PIN}"))?.is_some();
-        Ok(Listed { id: id.to_owned(), manifest, pinned, proof: self.proof(id)? })
+        let proof = self.proof(id)?;
+        // What was pinned or proven was whole once.
+        let lost = || Failure::damaged(format!("the backup {id} is damaged: its `{MANIFEST}` or `{SEAL}` is gone"));
+        let manifest = manifest.or_else(|| (pinned || proof != Proof::default()).then(|| Err(lost())));
+        Ok(Listed { id: id.to_owned(), manifest, pinned, proof })
     }
 
     /// What was proven of a backup; what is no proof proves nothing.
@@ -143,7 +159,8 @@ impl Repository {
     /// Source: the place does not answer.
     pub fn proof(&self, id: &str) -> Outcome<Proof> {
         let proof = read_whole(self.shelf.as_ref(), &format!("{id}/{PROOF}"), MOST)?;
-        Ok(proof.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default())
+        let proof: Option<Proof> = proof.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        Ok(proof.filter(|proof| proof.seal == proof.sealed(id)).unwrap_or_default())
     }
 
     /// What a backup says of itself; `None`: it is unfinished, or not there.
@@ -152,12 +169,66 @@ impl Repository {
     /// Damaged: it is not what its seal says. Source: the place does not answer.
     pub fn manifest(&self, id: &str) -> Outcome<Option<Manifest>> {
         let read = |file: &str| read_whole(self.shelf.as_ref(), &format!("{id}/{file}"), MOST);
-        let (Some(text), Some(sealed)) = (read(MANIFEST)?, read(SEAL)?) else { return Ok(None) };
+        let (text, sealed) = match (read(MANIFEST)?, read(SEAL)?) {
+            (Some(text), Some(sealed)) => (text, sealed),
+            // The seal comes last and goes first.
+            (None, Some(_)) => {
+                return Err(Failure::damaged(format!("the backup {id} is damaged: its `{MANIFEST}` is gone")));
+            }
+            (_, None) => return Ok(None),
+        };
         let manifest = Manifest::parse(&text, &sealed).map_err(|f| f.on(format!("the backup {id}")))?;
         if manifest.id != id {
             return Err(Failure::damaged(format!("the backup {id} says that it is {}", manifest.id)));
         }
         Ok(Some(manifest))
+    }
+
+    /// Whether a backup has a manifest and no seal to it.
+    ///
+    /// # Errors
+    /// Source: the place does not answer.
+    pub fn lacks_seal(&self, id: &str) -> Outcome<bool> {
+        let there = |file: &str| Ok::<_, Failure>(self.shelf.stat(&format!("{id}/{file}"))?.is_some());
+        Ok(there(MANIFEST)? && !there(SEAL)?)
+    }
+
+    /// The id of a backup that comes after all that are there: this one, or where others were begun in the same second,
+    /// one that follows theirs.
+    ///
+    /// # Errors
+    /// Source: the place does not answer.
+    pub fn next_id(&self, id: &str) -> Outcome<String> {
+        let (second, own) = id.split_at_checked(16).unwrap_or((id, ""));
+        let ids = self.ids()?;
+        let others = ids.iter().filter_map(|other| other.strip_prefix(second));
+        let last = others.filter_map(|end| u32::from_str_radix(end, 16).ok()).max();
+        match last.filter(|last| u32::from_str_radix(own, 16).is_ok_and(|own| own <= *last)) {
+            Some(last) => Ok(format!("{second}{:08x}", last.saturating_add(1))),
+            None => Ok(id.to_owned()),
+        }
+    }
+
+    /// Finishes a backup that lacks nothing but its seal: all that its manifest names had reached the disk before.
+    /// Whether it is one now.
+    ///
+    /// # Errors
+    /// Source, Target: the place does not answer.
+    pub fn finish(&self, id: &str) -> Outcome<bool> {
+        let Some(text) = read_whole(self.shelf.as_ref(), &format!("{id}/{MANIFEST}"), MOST)? else { return Ok(false) };
+        let Ok(manifest) = Manifest::parse(&text, seal(&text).as_bytes()) else { return Ok(false) };
+        let databases = std::iter::once(&manifest.database).chain(&manifest.auth).map(|d| &d.archive);
+        for part in databases.chain([&manifest.artifacts.list]) {
+            match self.check_part(&manifest, part, &mut |_| Ok(())) {
+                Err(failure) if failure.kind == Kind::Damaged => return Ok(false),
+                other => other?,
+            }
+        }
+        if manifest.id != id {
+            return Ok(false);
+        }
+        self.write(&format!("{id}/{SEAL}"), seal(&text).as_bytes())?;
+        self.shelf.settle().map(|()| true)
     }
 
     /// The one backup of a file.
@@ -175,14 +246,22 @@ impl Repository {
     /// The backup that a word means: an id, or `latest`, the newest that is complete.
     ///
     /// # Errors
-    /// Usage: there is none of that name. Damaged: it is damaged or unfinished.
+    /// Usage: there is none of that name. Damaged: it is damaged or unfinished, or one is that is newer than the latest.
     pub fn find(&self, word: &str) -> Outcome<Manifest> {
         if word == "latest" {
-            let complete = |listed: Listed| listed.manifest.and_then(Result::ok).filter(|m| m.complete);
-            return self.list()?.into_iter().rev().find_map(complete).ok_or_else(|| {
-                Failure::usage(format!("{} holds no complete backup", self.shelf.place()))
-                    .hint("`mlops backup list` shows what there is")
-            });
+            for manifest in self.list()?.into_iter().rev().filter_map(|listed| listed.manifest) {
+                // One that is damaged may be the one that is meant: an older one is not taken in its place unasked.
+                let newer = |f: Failure| match &f.hint {
+                    Some(_) => f,
+                    None => f.hint("an older backup has to be named: `mlops backup list` shows the ids"),
+                };
+                let manifest = manifest.map_err(newer)?;
+                if manifest.complete {
+                    return Ok(manifest);
+                }
+            }
+            return Err(Failure::usage(format!("{} holds no complete backup", self.shelf.place()))
+                .hint("`mlops backup list` shows what there is"));
         }
         if !is_id(word) {
             return Err(Failure::usage(format!("`{}` is no backup's id", word.escape_debug()))
@@ -311,15 +390,18 @@ impl Repository {
         let mut count = 0;
         loop {
             line.clear();
-            let read = (&mut lines).take(LONGEST_LINE).read_line(&mut line);
-            if read.map_err(|e| damaged(&format!("cannot be read: {e}")))? == 0 {
+            let read = (&mut lines).take(LONGEST_LINE).read_line(&mut line).map_err(|e| match object::is_unread(&e) {
+                true => Failure::source(format!("{}/{path}: {e}", self.shelf.place())),
+                false => damaged(&format!("cannot be read: {e}")),
+            });
+            if read? == 0 {
                 break;
             }
             let line: Line =
                 serde_json::from_str(&line).map_err(|e| damaged(&format!("has a line that is none: {e}")))?;
             let sound = (line.path.is_empty() || crate::artifact::files::is_plain(&line.path))
                 && manifest.artifacts.roots.len() > line.root as usize
-                && super::object::of_path(&super::object::path(&line.sha256)).is_some();
+                && object::of_path(&object::path(&line.sha256)).is_some();
             if !sound {
                 return Err(damaged(&format!("names a file that cannot be: `{}`", line.path.escape_debug())));
             }
@@ -373,6 +455,7 @@ impl Repository {
         let text = manifest.render()?;
         self.shelf.settle()?;
         self.write(&format!("{}/{MANIFEST}", manifest.id), &text)?;
+        self.shelf.settle()?;
         self.write(&format!("{}/{SEAL}", manifest.id), seal(&text).as_bytes())?;
         self.shelf.settle()
     }
@@ -382,10 +465,11 @@ impl Repository {
     /// # Errors
     /// Target: the place cannot be written to.
     pub fn remove(&self, id: &str) -> Outcome<()> {
-        for file in [SEAL, MANIFEST] {
+        for file in [PROOF, SEAL, MANIFEST] {
             self.shelf.remove(&format!("{id}/{file}"))?;
+            // A seal without a manifest means a loss: not even a power cut may leave one.
+            self.shelf.settle()?;
         }
-        self.shelf.settle()?;
         let mut rest = Vec::new();
         self.shelf.walk(id, &mut |met| {
             if let Met::File(entry) = met {

@@ -11,7 +11,7 @@ use crate::domain::address::StoreAddress;
 use crate::domain::amend::Rewrite;
 use crate::domain::artifact_address::ArtifactAddress;
 use crate::domain::consent::{Confirmed, Consent};
-use crate::domain::failure::{Failure, Outcome};
+use crate::domain::failure::{Failure, Kind, Outcome};
 use crate::engine::RowSource;
 use crate::engine::copy::Work;
 use crate::engine::event::Event;
@@ -49,6 +49,9 @@ pub struct Request {
     /// Whether everything is looked at for what does not fit.
     pub survey: bool,
 }
+
+/// A file that a store does not give or take at once is tried again.
+const TRIES: u32 = 3;
 
 /// Where the files of a root of the backup go.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -381,8 +384,20 @@ fn write(
                 page
             };
             for file in page {
-                work.cancel.check()?;
-                write_one(manifest, repository, shelf, &file, work)?;
+                let mut turn = 1;
+                loop {
+                    work.cancel.check()?;
+                    match write_one(manifest, repository, shelf, &file, work) {
+                        Err(failure)
+                            if turn < TRIES
+                                && matches!(failure.kind, Kind::Source | Kind::Target | Kind::Unreachable) =>
+                        {
+                            tracing::info!("{failure}; once more");
+                            turn += 1;
+                        }
+                        other => break other?,
+                    }
+                }
             }
         }
     })?;

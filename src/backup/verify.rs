@@ -65,12 +65,14 @@ pub struct Verified {
     pub read: (u64, u64),
     /// Contents that were seen to be there with their size.
     pub seen: u64,
+    /// Why what was proven could not be noted beside it.
+    pub unrecorded: Option<String>,
 }
 
 impl Verified {
     /// One of which nothing more is known than that it is damaged.
     pub fn damaged(id: String, fault: String) -> Verified {
-        Verified { id, faults: vec![fault], read: (0, 0), seen: 0 }
+        Verified { id, faults: vec![fault], read: (0, 0), seen: 0, unrecorded: None }
     }
 }
 
@@ -108,7 +110,8 @@ pub fn verify(
 ) -> Outcome<Vec<Verified>> {
     let mut out = Vec::new();
     for manifest in manifests {
-        let mut verified = Verified { id: manifest.id.clone(), faults: Vec::new(), read: (0, 0), seen: 0 };
+        let mut verified =
+            Verified { id: manifest.id.clone(), faults: Vec::new(), read: (0, 0), seen: 0, unrecorded: None };
         let mut found = Vec::new();
         let note = |outcome: Outcome<()>, found: &mut Vec<String>| match outcome {
             Err(failure) if failure.kind == Kind::Damaged => {
@@ -125,14 +128,22 @@ pub fn verify(
         }
         note(check_contents(repository, manifest, wanted.subset, work_dir, work, &mut verified), &mut found)?;
         verified.faults.splice(0..0, found);
-        if verified.faults.is_empty() && wanted.subset == Subset::ALL && !repository.fixed {
+        if !verified.faults.is_empty() && !repository.fixed && repository.manifest(&manifest.id)?.is_none() {
+            // Pruned meanwhile.
+            continue;
+        }
+        let proves = wanted.subset == Subset::ALL || wanted.drill.is_some();
+        if verified.faults.is_empty() && proves && !repository.fixed {
             let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
             let mut proof = repository.look(&manifest.id)?.proof;
             if wanted.drill.is_some() {
                 proof.drilled = Some(now.clone());
             }
-            proof.verified = Some(now);
-            record(repository, &manifest.id, &proof)?;
+            if wanted.subset == Subset::ALL {
+                proof.verified = Some(now);
+            }
+            // Who may only read can verify as well.
+            verified.unrecorded = record(repository, &manifest.id, &proof).err().map(|failure| failure.message);
         }
         out.push(verified);
     }
@@ -141,7 +152,8 @@ pub fn verify(
 
 /// Writes what was proven beside the manifest.
 fn record(repository: &Repository, id: &str, proof: &Proof) -> Outcome<()> {
-    let text = serde_json::to_vec(proof).map_err(|e| Failure::internal(e.to_string()))?;
+    let proof = Proof { seal: proof.sealed(id), ..proof.clone() };
+    let text = serde_json::to_vec(&proof).map_err(|e| Failure::internal(e.to_string()))?;
     repository.write(&format!("{id}/{PROOF}"), &text)?;
     repository.shelf.settle()
 }
@@ -249,7 +261,11 @@ impl Fetched {
         let gone = || Failure::damaged(format!("the backup {id} is damaged: `{name}` is not there"));
         let mut opened = repository.shelf.open(&at)?.ok_or_else(gone)?;
         let mut file = std::fs::File::create(&path).map_err(failed)?;
-        io::copy(&mut opened.reader, &mut file).map_err(failed)?;
+        io::copy(&mut opened.reader, &mut file).map_err(|e| match e.get_ref() {
+            // The reader's errors carry a failure, the disk's do not.
+            Some(inner) if inner.is::<Failure>() => Failure::source(format!("{}/{at}: {e}", repository.shelf.place())),
+            _ => failed(e),
+        })?;
         Ok(Fetched { path, _scratch: Some(scratch) })
     }
 

@@ -122,6 +122,8 @@ pub(crate) struct Verify {
     pub(crate) drill_on: Option<String>,
     #[command(flatten)]
     pub(crate) place: From,
+    #[command(flatten)]
+    pub(crate) messages: Messages,
 }
 
 #[derive(Args)]
@@ -130,6 +132,19 @@ pub(crate) struct Prune {
     pub(crate) place: From,
     #[command(flatten)]
     pub(crate) keep: Keep,
+    #[command(flatten)]
+    pub(crate) messages: Messages,
+}
+
+/// Who is told.
+#[derive(Args)]
+pub(crate) struct Messages {
+    /// Tell a dead man's switch that this ran, and how it went: URL/start, then URL or URL/fail (healthchecks.io)
+    #[arg(long, value_name = "URL")]
+    pub(crate) ping: Option<String>,
+    /// Post a message to a Slack-compatible webhook unless it went well
+    #[arg(long, value_name = "URL")]
+    pub(crate) notify: Option<String>,
 }
 
 /// Which backups are kept.
@@ -198,4 +213,6 @@ pub(crate) struct Restore {
     pub(crate) replace: bool,
     #[command(flatten)]
     pub(crate) misfits: Misfits,
+    #[command(flatten)]
+    pub(crate) messages: Messages,
 }

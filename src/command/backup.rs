@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
+use super::messages::{sender, told};
 use super::{Context, Ended, journal};
 use crate::artifact::S3;
 use crate::backup::bundle::Bundle;
@@ -22,23 +23,23 @@ use crate::domain::failure::{Failure, Kind, Outcome};
 use crate::domain::retention::{self, Rule};
 use crate::mlflow::{Bounds, Client};
 use crate::notify::ping::Ping;
-use crate::notify::{SecretAddress, Sender, webhook};
+use crate::notify::{SecretAddress, webhook};
 use crate::report::{self, Result as Report};
-use crate::tls;
 
 /// For what is read through a tracking server: it may fetch a whole file itself before its first byte comes.
 const PATIENCE: Bounds = Bounds { connect: Duration::from_secs(10), call: Duration::from_secs(300) };
-/// The longest time for a message, with all its tries.
-const MESSAGE: Duration = Duration::from_secs(5);
-
 pub(super) fn run(context: &Context, arguments: Backup) -> Result<u8, Ended> {
     match arguments.command {
         None => create(context, &arguments.create),
         Some(Command::Create(arguments)) => create(context, &arguments),
         Some(Command::List(from)) => list(context, &from),
         Some(Command::Show(one)) => show(context, &one),
-        Some(Command::Verify(arguments)) => verify(context, &arguments),
-        Some(Command::Prune(arguments)) => prune(context, &arguments),
+        Some(Command::Verify(arguments)) => {
+            told(context, &arguments.messages, "mlops backup verify", || verify(context, &arguments))
+        }
+        Some(Command::Prune(arguments)) => {
+            told(context, &arguments.messages, "mlops backup prune", || prune(context, &arguments))
+        }
         Some(Command::Pin(one)) => pin(context, &one, true),
         Some(Command::Unpin(one)) => pin(context, &one, false),
     }
@@ -75,19 +76,19 @@ fn repository(ways: &Ways, from: &str) -> Outcome<Repository> {
 }
 
 /// The backup that a word means: an id or `latest` in a place, or the path of a backup that is a file or a folder.
-pub(super) fn find(context: &Context, ways: &Ways, word: &str, from: &From) -> Outcome<(Repository, Manifest)> {
+pub(super) fn find(context: &Context, ways: &Ways, word: &str, from: &From) -> Outcome<Found> {
     let path = Path::new(word);
     if from.from.is_none() && path.is_file() {
         let repository = ways.backups(word)?;
         let manifest = repository.only()?;
-        return Ok((repository, manifest));
+        return Ok(Found { repository, manifest, warnings: Vec::new() });
     }
     let folder = path.canonicalize().ok().filter(|path| from.from.is_none() && path.join(MANIFEST).is_file());
     let within = folder.as_ref().and_then(|path| Some((path.parent()?.to_str()?, path.file_name()?.to_str()?)));
     if let Some((place, id)) = within {
         let repository = ways.backups(place)?;
         let manifest = repository.find(id)?;
-        return Ok((repository, manifest));
+        return Ok(Found { repository, manifest, warnings: Vec::new() });
     }
     if from.from.is_none() && word.contains(['/', '.']) {
         return Err(Failure::usage(format!("there is no backup at `{}`", word.escape_debug()))
@@ -95,7 +96,37 @@ pub(super) fn find(context: &Context, ways: &Ways, word: &str, from: &From) -> O
     }
     let repository = found(context, ways, from)?;
     let manifest = repository.find(word)?;
-    Ok((repository, manifest))
+    let warnings = if word == "latest" { besides(&repository, &manifest)? } else { Vec::new() };
+    Ok(Found { repository, manifest, warnings })
+}
+
+/// A backup that was found.
+pub(super) struct Found {
+    pub(super) repository: Repository,
+    pub(super) manifest: Manifest,
+    /// What is to be known of the choice.
+    pub(super) warnings: Vec<String>,
+}
+
+/// What `latest` may have been meant to be besides.
+fn besides(repository: &Repository, latest: &Manifest) -> Outcome<Vec<String>> {
+    let mut warnings = Vec::new();
+    let all: Vec<Manifest> = repository.list()?.into_iter().filter_map(|listed| listed.manifest?.ok()).collect();
+    for newer in all.iter().filter(|m| m.id > latest.id) {
+        let unread = newer.artifacts.unreadable;
+        warnings.push(format!("{} is newer, but incomplete: {unread} artifacts could not be read", newer.id));
+    }
+    let whole =
+        |m: &&Manifest| m.complete && m.artifacts.scope == Scope::All && m.database.address == latest.database.address;
+    if let (true, Some(older)) = (latest.artifacts.scope != Scope::All, all.iter().rev().find(whole)) {
+        let scope = latest.artifacts.scope.word();
+        warnings.push(format!("{} holds artifacts: {scope}; the newest with all of them is {}", latest.id, older.id));
+    }
+    if all.iter().any(|m| m.database.address != latest.database.address) {
+        let address = &latest.database.address;
+        warnings.push(format!("backups of several databases are here; {} is of {address}", latest.id));
+    }
+    Ok(warnings)
 }
 
 /// Where the backups are: a flag says it, or the settings do.
@@ -138,8 +169,11 @@ fn create(context: &Context, arguments: &Create) -> Result<u8, Ended> {
         _ => None,
     };
     if let Some(ping) = ping {
-        let pruned_well = !matches!(&pruned, Some(Err(_)));
-        warnings.extend(ping.finish(well && pruned_well, &text));
+        let (well, text) = match &pruned {
+            Some(Err(failure)) => (false, format!("{text}\nbut pruning failed: {}", failure.message)),
+            _ => (well, text),
+        };
+        warnings.extend(ping.finish(well, &text));
     }
     match (made, pruned) {
         (Err(failure), _) => Err(Ended { failure, warnings }),
@@ -150,6 +184,9 @@ fn create(context: &Context, arguments: &Create) -> Result<u8, Ended> {
         (Ok(created), pruned) => {
             warnings.splice(0..0, created.manifest.warnings.iter().cloned());
             let exit = if created.manifest.complete { 0 } else { report::PARTIAL };
+            if limits.is_some() && pruned.is_none() {
+                warnings.push("nothing was pruned: this backup is not complete".to_owned());
+            }
             let pruned = pruned.and_then(Result::ok);
             context.finish(
                 &Report::BackedUp(&created, pruned.as_ref().map(|plan| (plan, context.yes))),
@@ -206,14 +243,6 @@ fn make(context: &Context, arguments: &Create, warnings: &mut Vec<String>) -> Ou
     created
 }
 
-/// Who sends messages.
-fn sender(context: &Context) -> Outcome<Sender> {
-    let tls = tls::client(context.settings.system_roots().as_deref(), None)?;
-    let proxy = context.settings.proxy();
-    let sender = Sender::new(tls, proxy.as_ref().map(|p| (&p.address, p.except.as_deref())))?;
-    Ok(sender.patience(MESSAGE, MESSAGE / 2))
-}
-
 fn pruned(context: &Context, arguments: &Create, limits: &Limits) -> Outcome<prune::Plan> {
     let ways = ways(context)?;
     let repository = repository(&ways, place(context, "--to", arguments.to.as_deref())?)?;
@@ -232,14 +261,14 @@ fn prune(context: &Context, arguments: &Prune) -> Result<u8, Ended> {
 /// Plans, and removes if that was agreed to.
 fn remove(context: &Context, repository: &Repository, limits: &Limits, really: bool) -> Outcome<prune::Plan> {
     let who = format!("mlops backup prune {} (process {})", context.id, std::process::id());
-    let lease = repository.shelf.lock(&who)?;
+    let lease = if really { Some(repository.shelf.lock(&who)?) } else { None };
     let work = context.work();
     let ledger = prune::ledger(&context.settings.work_dir())?;
     let mut plan = prune::plan(repository, &limits.keep, &ledger, jiff::Timestamp::now(), &work)?;
     plan.rules.clone_from(&limits.rules);
     if really && !plan.is_empty() {
         let confirmed = context.consent().to("remove backups")?;
-        lease.held()?;
+        lease.as_ref().map_or(Ok(()), |lease| lease.held())?;
         prune::carry_out(repository, &plan, &ledger, &confirmed, &work)?;
     }
     Ok(plan)
@@ -298,30 +327,33 @@ fn list(context: &Context, from: &From) -> Result<u8, Ended> {
 
 fn show(context: &Context, one: &One) -> Result<u8, Ended> {
     let ways = ways(context)?;
-    let (repository, manifest) = find(context, &ways, &one.id, &one.place)?;
+    let Found { repository, manifest, warnings } = find(context, &ways, &one.id, &one.place)?;
     let listed = repository.look(&manifest.id)?;
-    context.finish(&Report::Backup(&listed), 0, &[])
+    context.finish(&Report::Backup(&listed), 0, &warnings)
 }
 
 fn verify(context: &Context, arguments: &Verify) -> Result<u8, Ended> {
     let subset = arguments.read_data_subset.as_deref().map_or(Ok(Subset::ALL), Subset::parse)?;
     let ways = ways(context)?;
     let mut damaged = Vec::new();
-    let (repository, manifests) = if arguments.all {
+    let (repository, manifests, mut warnings) = if arguments.all {
         let repository = found(context, &ways, &arguments.place)?;
-        let mut whole = Vec::new();
+        let (mut whole, mut unfinished) = (Vec::new(), Vec::new());
         for listed in repository.list()? {
             match listed.manifest {
                 Some(Ok(manifest)) => whole.push(manifest),
                 Some(Err(failure)) => damaged.push((listed.id, failure.message)),
-                // What was interrupted is no backup.
-                None => {}
+                None => unfinished.push(format!("{} was never finished, and is no backup", listed.id)),
             }
         }
-        (repository, whole)
+        if whole.is_empty() && damaged.is_empty() {
+            let none = Failure::usage(format!("{} holds no whole backup", repository.shelf.place()));
+            return Err(Ended { failure: none, warnings: unfinished });
+        }
+        (repository, whole, unfinished)
     } else {
-        let (repository, manifest) = find(context, &ways, &arguments.id, &arguments.place)?;
-        (repository, vec![manifest])
+        let Found { repository, manifest, warnings } = find(context, &ways, &arguments.id, &arguments.place)?;
+        (repository, vec![manifest], warnings)
     };
     let (work_dir, work) = (context.settings.work_dir(), context.work());
     let server = arguments.drill_on.as_deref().map(|text| match context.settings.address(text)? {
@@ -336,12 +368,15 @@ fn verify(context: &Context, arguments: &Verify) -> Result<u8, Ended> {
     verified.extend(damaged.into_iter().map(|(id, fault)| verify::Verified::damaged(id, fault)));
     verified.sort_by(|a, b| a.id.cmp(&b.id));
     let exit = if verified.iter().all(|v| v.faults.is_empty()) { 0 } else { report::code(Kind::Damaged) };
-    context.finish(&Report::Verified(&verified, &wanted), exit, &[])
+    for (id, why) in verified.iter().filter_map(|v| Some((&v.id, v.unrecorded.as_ref()?))) {
+        warnings.push(format!("that {id} was verified could not be noted beside it: {why}"));
+    }
+    context.finish(&Report::Verified(&verified, &wanted), exit, &warnings)
 }
 
 fn pin(context: &Context, one: &One, pinned: bool) -> Result<u8, Ended> {
     let ways = ways(context)?;
-    let (repository, manifest) = find(context, &ways, &one.id, &one.place)?;
+    let Found { repository, manifest, warnings } = find(context, &ways, &one.id, &one.place)?;
     let path = format!("{}/{PIN}", manifest.id);
     if pinned {
         repository.write(&path, format!("{}\n", report::time(context.reporter.started)).as_bytes())?;
@@ -349,5 +384,5 @@ fn pin(context: &Context, one: &One, pinned: bool) -> Result<u8, Ended> {
         repository.shelf.remove(&path)?;
     }
     repository.shelf.settle()?;
-    context.finish(&Report::Pinned(&manifest.id, pinned), 0, &[])
+    context.finish(&Report::Pinned(&manifest.id, pinned), 0, &warnings)
 }

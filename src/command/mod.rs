@@ -10,6 +10,7 @@ mod health;
 mod init;
 mod interrupt;
 mod journal;
+mod messages;
 mod migrate;
 mod restore;
 
@@ -100,7 +101,9 @@ pub fn run() -> u8 {
         Command::Db(crate::cli::db::Db::Doctor(arguments)) => doctor::run(&context, arguments),
         Command::Health(arguments) => health::run(&context, &arguments),
         Command::Backup(arguments) => backup::run(&context, *arguments),
-        Command::Restore(arguments) => restore::run(&context, &arguments, artifact_root.as_deref()),
+        Command::Restore(arguments) => messages::told(&context, &arguments.messages, "mlops restore", || {
+            restore::run(&context, &arguments, artifact_root.as_deref())
+        }),
         Command::Demo(arguments) => demo::run(&context, arguments),
         Command::Config(crate::cli::Config::Show) => config::show(&context),
         Command::Completions { shell } => generate::completions(shell),

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use super::backup::Found;
 use super::{Context, Ended, backup, journal, migrate};
 use crate::backup::{place, restore};
 use crate::cli::backup::Restore;
@@ -13,7 +14,8 @@ use crate::report::{self, Result as Report};
 pub(super) fn run(context: &Context, arguments: &Restore, flagged_root: Option<&str>) -> Result<u8, Ended> {
     let begun = Instant::now();
     let ways = backup::ways(context)?;
-    let (repository, manifest) = backup::find(context, &ways, &arguments.id, &arguments.place)?;
+    let Found { repository, manifest, warnings: found } =
+        backup::find(context, &ways, &arguments.id, &arguments.place)?;
     let root = root(arguments, flagged_root)?;
     let shelf = root.as_deref().map(|root| ways.shelf(root, false)).transpose()?;
     let settings = &context.settings;
@@ -41,12 +43,21 @@ pub(super) fn run(context: &Context, arguments: &Restore, flagged_root: Option<&
             (false, true) => report::code(crate::domain::failure::Kind::Refused),
             (false, false) => 0,
         };
-        return context.finish(&Report::RestorePlan(&ready), exit, &ready.database.plan.notes);
+        let notes = [found, ready.database.plan.notes.clone()].concat();
+        return context.finish(&Report::RestorePlan(&ready), exit, &notes);
     }
     ready.database.fits()?;
     let consents = ready.consent(&context.consent())?;
     let target = ready.database.plan.target.address.clone();
     let (journal, mut warnings) = journal::begin(context, &target, "what it left is removed")?;
+    warnings.splice(0..0, found);
+    // Nothing is pruned meanwhile. A place that may only be read is restored from as well, and a backup that is being made
+    // beside is in nobody's way.
+    let who = format!("mlops restore {} (process {})", context.id, std::process::id());
+    let lease = if repository.fixed { None } else { Some(repository.shelf.lock(&who)) };
+    if let Some(Err(failure)) = &lease {
+        warnings.push(format!("the place of the backups was not locked, so do not prune it now: {}", failure.message));
+    }
     match restore::carry_out(ready, &consents, &repository, begun, &work) {
         Ok(restored) => {
             journal.close("done");

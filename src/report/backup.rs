@@ -6,7 +6,7 @@ use super::human::{BAD, BOLD, CARE, GOOD, painted};
 use super::json::plan_value;
 use super::table::{bytes, grouped, seconds, table};
 use crate::backup::create::Created;
-use crate::backup::manifest::{Database, Manifest};
+use crate::backup::manifest::{Artifacts, Database, Manifest, Scope};
 use crate::backup::prune;
 use crate::backup::repository::Listed;
 use crate::backup::restore::{FilePlan, Ready, Restored};
@@ -34,11 +34,15 @@ pub(super) fn line(manifest: &Manifest) -> String {
 }
 
 fn unread(manifest: &Manifest) -> String {
+    unread_as(manifest, "artifacts could not be read")
+}
+
+fn unread_as(manifest: &Manifest, what: &str) -> String {
     let artifacts = &manifest.artifacts;
     if artifacts.unreadable == 0 {
         return String::new();
     }
-    let mut out = format!("\n{}\n", painted(BAD, &format!("{} artifacts could not be read:", artifacts.unreadable)));
+    let mut out = format!("\n{}\n", painted(BAD, &format!("{} {what}:", artifacts.unreadable)));
     for one in artifacts.unread.iter().take(LISTED) {
         out.push_str(&format!("  {}: {}\n", one.address, one.why));
     }
@@ -158,7 +162,7 @@ pub(super) fn list(listed: &[Listed]) -> String {
                     bytes(m.new_bytes()),
                     grouped(m.database.rows("runs")),
                     grouped(m.database.rows("registered_models")),
-                    if m.complete { "complete".to_owned() } else { format!("{} unread", m.artifacts.unreadable) },
+                    state(m),
                     one.proof.verified.clone().unwrap_or_else(|| "never".to_owned()),
                     one.proof.drilled.clone().unwrap_or_else(|| "never".to_owned()),
                 ]),
@@ -174,6 +178,13 @@ pub(super) fn list(listed: &[Listed]) -> String {
         .collect();
     let head = ["id", "time", "size", "new", "runs", "models", "state", "verified", "drilled", "pinned"];
     table(&head, rows, &[2, 3, 4, 5])
+}
+
+/// `complete`, `complete, registered`, `3 unread`
+fn state(manifest: &Manifest) -> String {
+    let Artifacts { unreadable, scope, .. } = manifest.artifacts;
+    let state = if manifest.complete { "complete".to_owned() } else { format!("{unreadable} unread") };
+    if scope == Scope::All { state } else { format!("{state}, {}", scope.word()) }
 }
 
 pub(super) fn list_value(listed: &[Listed]) -> Value {
@@ -386,12 +397,14 @@ pub(super) fn restore_plan_value(ready: &Ready) -> Value {
 pub(super) fn restored(restored: &Restored) -> String {
     let manifest = &restored.manifest;
     let target = &restored.database.plan.target;
+    let all = manifest.complete && manifest.artifacts.scope == Scope::All && restored.files.root.is_some();
     let mut out = format!(
-        "{} {} of {} in {}, every row and every file verified\n",
+        "{} {} of {} in {}, {}\n",
         painted(GOOD, "Restored"),
         manifest.id,
         manifest.started,
-        seconds(restored.took)
+        seconds(restored.took),
+        if all { "every row and every file verified" } else { "what it holds verified" }
     );
     out.push_str(&format!(
         "  database   {} ({} {}), {} rows\n",
@@ -407,7 +420,11 @@ pub(super) fn restored(restored: &Restored) -> String {
         out.push_str("  basic-auth not restored: --auth-to names its database\n");
     }
     out.push_str(&files_text(&restored.files, true));
-    out.push_str(&unread(manifest));
+    if manifest.artifacts.scope != Scope::All && restored.files.root.is_some() {
+        let scope = manifest.artifacts.scope.word();
+        out.push_str(&format!("             the backup was made with --artifacts {scope}: it holds no others\n"));
+    }
+    out.push_str(&unread_as(manifest, "artifacts could not be read when the backup was made, and are not in it"));
     for secret in &manifest.secrets {
         out.push_str(&format!("{} the server needs {secret}\n", painted(CARE, "Set before the start:")));
     }

@@ -178,13 +178,14 @@ impl Ledger {
         self.connection().query_row(sql, [root], |row| row.get(0)).map_err(failed)
     }
 
-    /// Whether there is a file of a root.
+    /// The number of files of a root.
     ///
     /// # Errors
     /// As [`Ledger::name`].
-    pub fn has_files(&self, root: u32) -> Outcome<bool> {
-        let sql = "SELECT EXISTS (SELECT 1 FROM files WHERE root = ?)";
-        self.connection().query_row(sql, [root], |row| row.get(0)).map_err(failed)
+    pub fn files_of(&self, root: u32) -> Outcome<u64> {
+        let sql = "SELECT count(*) FROM files WHERE root = ?";
+        let count = self.connection().query_row(sql, [root], |row| row.get::<_, i64>(0));
+        count.map(i64::unsigned_abs).map_err(failed)
     }
 
     /// The number of paths that the backup refers to.
