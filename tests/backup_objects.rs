@@ -201,8 +201,9 @@ fn an_object_store_that_fails_for_good_is_told_and_nothing_looks_done() {
     }
     away.run(false, &away.backing_up()).expect(0);
     let prune = ["backup", "prune", "--from", PLACE, "--keep-last", "1", "--yes"];
-    away.relay.judge(after(1, "DELETE ", BUSY));
-    told("a prune, busy after its first removal", &[7, 8], &prune);
+    // The first is for what was proven of it, the second for its seal.
+    away.relay.judge(after(2, "DELETE ", BUSY));
+    told("a prune, busy after its second removal", &[7, 8], &prune);
     assert_eq!(away.listed(), 1);
     away.run(false, &prune).expect(0);
     away.run(false, &["backup", "verify", "--all", "--from", PLACE]).expect(0);

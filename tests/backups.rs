@@ -410,8 +410,10 @@ fn one_works_on_a_place_at_a_time() {
     let lock = fs::File::options().write(true).open(stack.path("backups/lock")).unwrap();
     lock.lock().unwrap();
     stack.back_up(&[]).expect(10);
-    stack.mlops(&["backup", "prune", "--keep-last", "1", "--from", &stack.place()]).expect(10);
+    let prune = ["backup", "prune", "--keep-last", "1", "--from", &stack.place()];
+    stack.mlops(&[&prune[..], &["--yes"]].concat()).expect(10);
     // Reading needs no lock.
+    stack.mlops(&prune).expect(0);
     stack.verify(&[]).expect(0);
     drop(lock);
     stack.backed_up(0, &[]);
@@ -578,7 +580,8 @@ fn what_lies_behind_the_proxy_is_read_through_it() {
 fn a_drill_on_a_server_leaves_nothing_there() {
     let stack = Stack::proxied();
     let made = stack.backed_up(0, &[]);
-    let target = postgres(15).database("drills");
+    // A server on which no other test looks for such databases.
+    let target = postgres(18).database("drills");
     let databases = || target.texts("SELECT datname::text FROM pg_database WHERE datname LIKE 'mlops_drill_%'");
     let said = stack.verify(&["--drill", "--drill-on", &target.url()]).expect(0);
     assert!(said.out.contains(made["id"].as_str().unwrap()), "{}", said.out);
@@ -663,8 +666,9 @@ fn a_backup_that_lost_its_seal_is_not_thrown_away() {
             stack.mlops(&["backup", "pin", first["id"].as_str().unwrap(), "--from", &stack.place()]).expect(0);
         }
         fs::remove_file(folder.join("manifest.sha256")).unwrap();
-        stack.mlops(&prune).expect(if pinned { 11 } else { 0 });
-        assert!(folder.join("database.tar").exists(), "prune left it");
+        stack.mlops(&prune).expect(0);
+        stack.verify(&[first["id"].as_str().unwrap()]).expect(0);
+        fs::remove_file(folder.join("manifest.sha256")).unwrap();
         let said = stack.back_up(&[]).expect(0);
         assert!(said.json()["warnings"].to_string().contains("has it now"), "{}", said.out);
         stack.verify(&[first["id"].as_str().unwrap()]).expect(0);

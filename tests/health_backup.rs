@@ -6,6 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use jiff::{SignedDuration, Timestamp};
+use mlops::archive::layout::sha256_hex;
 use mlops::backup::manifest::seal;
 use serde_json::Value;
 
@@ -160,7 +161,8 @@ fn a_fresh_backup_is_well_once_it_was_drilled() {
     // The drill ages as well.
     let proof = Path::new(&kept.path("backups")).join(&older).join("proof.json");
     let old = moment(32 * 24);
-    fs::write(&proof, format!("{{\"verified\":\"{old}\",\"drilled\":\"{old}\"}}")).unwrap();
+    let seal = sha256_hex(format!("{old} {old}").as_bytes());
+    fs::write(&proof, format!(r#"{{"verified":"{old}","drilled":"{old}","seal":"{seal}"}}"#)).unwrap();
     kept.look().turned(&[("backup.drill", "warning")], &[]);
 }
 
@@ -218,6 +220,7 @@ fn what_is_not_whole_is_told_apart() {
     let backups = kept.path("backups");
     let manifest = Path::new(&backups).join(&part).join("manifest.json");
     fs::remove_file(&manifest).unwrap();
+    fs::remove_file(manifest.with_file_name("manifest.sha256")).unwrap();
     says(&kept.look().well().check("backup.complete"), "being made, or was interrupted");
     let stale = kept.renamed(&part, 25);
     let whole = kept.renamed(&whole, 26);

@@ -55,16 +55,16 @@ pub struct Proof {
     /// When its databases were last restored into scratch ones, besides.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drilled: Option<String>,
-    /// SHA-256 of the backup's id and these two: a proof that was damaged is none.
+    /// SHA-256 of these two: a proof that was damaged is none.
     #[serde(default)]
     pub seal: String,
 }
 
 impl Proof {
     /// What the seal must be.
-    pub(super) fn sealed(&self, id: &str) -> String {
+    pub(super) fn sealed(&self) -> String {
         let part = |text: &Option<String>| text.clone().unwrap_or_default();
-        sha256_hex(format!("{id} {} {}", part(&self.verified), part(&self.drilled)).as_bytes())
+        sha256_hex(format!("{} {}", part(&self.verified), part(&self.drilled)).as_bytes())
     }
 }
 
@@ -160,7 +160,7 @@ impl Repository {
     pub fn proof(&self, id: &str) -> Outcome<Proof> {
         let proof = read_whole(self.shelf.as_ref(), &format!("{id}/{PROOF}"), MOST)?;
         let proof: Option<Proof> = proof.and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        Ok(proof.filter(|proof| proof.seal == proof.sealed(id)).unwrap_or_default())
+        Ok(proof.filter(|proof| proof.seal == proof.sealed()).unwrap_or_default())
     }
 
     /// What a backup says of itself; `None`: it is unfinished, or not there.
@@ -199,7 +199,7 @@ impl Repository {
     /// # Errors
     /// Source: the place does not answer.
     pub fn next_id(&self, id: &str) -> Outcome<String> {
-        let (second, own) = id.split_at_checked(16).unwrap_or((id, ""));
+        let (second, own) = id.split_at_checked(17).unwrap_or((id, ""));
         let ids = self.ids()?;
         let others = ids.iter().filter_map(|other| other.strip_prefix(second));
         let last = others.filter_map(|end| u32::from_str_radix(end, 16).ok()).max();

@@ -152,7 +152,7 @@ pub fn verify(
 
 /// Writes what was proven beside the manifest.
 fn record(repository: &Repository, id: &str, proof: &Proof) -> Outcome<()> {
-    let proof = Proof { seal: proof.sealed(id), ..proof.clone() };
+    let proof = Proof { seal: proof.sealed(), ..proof.clone() };
     let text = serde_json::to_vec(&proof).map_err(|e| Failure::internal(e.to_string()))?;
     repository.write(&format!("{id}/{PROOF}"), &text)?;
     repository.shelf.settle()

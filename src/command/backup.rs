@@ -261,7 +261,15 @@ fn prune(context: &Context, arguments: &Prune) -> Result<u8, Ended> {
 /// Plans, and removes if that was agreed to.
 fn remove(context: &Context, repository: &Repository, limits: &Limits, really: bool) -> Outcome<prune::Plan> {
     let who = format!("mlops backup prune {} (process {})", context.id, std::process::id());
-    let lease = if really { Some(repository.shelf.lock(&who)?) } else { None };
+    let lease = if really || repository.fixed { Some(repository.shelf.lock(&who)?) } else { None };
+    if really {
+        // What an interrupted prune began to remove is one more for the rules to decide on.
+        for listed in repository.list()?.iter().filter(|listed| !matches!(listed.manifest, Some(Ok(_)))) {
+            if repository.lacks_seal(&listed.id)? {
+                repository.finish(&listed.id)?;
+            }
+        }
+    }
     let work = context.work();
     let ledger = prune::ledger(&context.settings.work_dir())?;
     let mut plan = prune::plan(repository, &limits.keep, &ledger, jiff::Timestamp::now(), &work)?;

@@ -115,7 +115,8 @@ pub(super) fn created(created: &Created, pruned: Option<(&prune::Plan, bool)>) -
     let next = painted(BOLD, "Next:");
     out.push_str(&format!(
         "{next} `mlops backup verify {} --drill --from {}` proves that it can be restored\n",
-        manifest.id, created.place
+        manifest.id,
+        shell_word(&created.place)
     ));
     out
 }
@@ -178,6 +179,12 @@ pub(super) fn list(listed: &[Listed]) -> String {
         .collect();
     let head = ["id", "time", "size", "new", "runs", "models", "state", "verified", "drilled", "pinned"];
     table(&head, rows, &[2, 3, 4, 5])
+}
+
+/// A word as a shell takes it.
+fn shell_word(text: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "_-./:@%+=,*".contains(c);
+    if text.chars().all(plain) { text.to_owned() } else { format!("'{}'", text.replace('\'', r"'\''")) }
 }
 
 /// `complete`, `complete, registered`, `3 unread`
@@ -434,7 +441,8 @@ pub(super) fn restored(restored: &Restored) -> String {
     };
     let proxied = restored.files.moved.iter().any(|m| m.from.starts_with("mlflow-artifacts:"));
     let flag = if proxied { "--artifacts-destination" } else { "--default-artifact-root" };
-    let root = restored.files.root.as_ref().map_or(String::new(), |root| format!(" {flag} {root}"));
+    let root = restored.files.root.as_ref().map_or(String::new(), |root| format!(" {flag} {}", shell_word(root)));
+    let address = shell_word(&address);
     out.push_str(&format!(
         "{} start the server with --backend-store-uri {address}{password}{root}\n",
         painted(BOLD, "Next:")
