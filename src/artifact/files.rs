@@ -160,8 +160,8 @@ pub struct Staged {
 pub(super) enum Kind {
     /// Beside where it will be.
     Beside(File, TempPath),
-    /// Apart from where it will be.
-    Apart(SpooledTempFile),
+    /// Apart from where it will be, in that folder once it is large.
+    Apart(SpooledTempFile, PathBuf),
 }
 
 /// A staged file stays in memory up to so many bytes.
@@ -178,7 +178,7 @@ impl Staged {
             Failure::target(format!("the work folder {work} failed: {e}"))
                 .hint(format!("df -h {work}; --work-dir names another folder"))
         })?;
-        Ok(Staged { kind: Kind::Apart(tempfile::spooled_tempfile_in(IN_MEMORY, work)) })
+        Ok(Staged { kind: Kind::Apart(tempfile::spooled_tempfile_in(IN_MEMORY, work), work.to_owned()) })
     }
 }
 
@@ -186,7 +186,10 @@ impl Write for Staged {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match &mut self.kind {
             Kind::Beside(file, _) => file.write(bytes),
-            Kind::Apart(spool) => spool.write(bytes),
+            // It is not the place that is full then.
+            Kind::Apart(spool, work) => {
+                spool.write(bytes).map_err(|e| io::Error::other(format!("the work folder {} failed: {e}", shown(work))))
+            }
         }
     }
 
@@ -199,7 +202,7 @@ impl Read for Staged {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match &mut self.kind {
             Kind::Beside(file, _) => file.read(buffer),
-            Kind::Apart(spool) => spool.read(buffer),
+            Kind::Apart(spool, _) => spool.read(buffer),
         }
     }
 }
@@ -208,7 +211,7 @@ impl Seek for Staged {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
         match &mut self.kind {
             Kind::Beside(file, _) => file.seek(to),
-            Kind::Apart(spool) => spool.seek(to),
+            Kind::Apart(spool, _) => spool.seek(to),
         }
     }
 }

@@ -186,7 +186,7 @@ fn write_and_read(folder: &Path, id: &str) -> Outcome<Duration> {
     Ok(begun.elapsed())
 }
 
-fn unwritten(folder: &Path, error: &io::Error) -> Failure {
+pub(super) fn unwritten(folder: &Path, error: &io::Error) -> Failure {
     let place = shown(folder);
     match error.kind() {
         ErrorKind::StorageFull => {
@@ -197,7 +197,7 @@ fn unwritten(folder: &Path, error: &io::Error) -> Failure {
             .hint("a disk with errors is mounted read-only: look at `dmesg`, or at the volume's mount options"),
         ErrorKind::NotFound | ErrorKind::NotADirectory => unread(folder, error).as_target(),
         ErrorKind::PermissionDenied => Failure::target(format!("{place} may not be written by this user"))
-            .hint("run mlops as the user of the tracking server"),
+            .hint("run mlops as a user who may, for artifacts as the tracking server's"),
         _ => Failure::target(format!("{place} takes no file: {error}")),
     }
 }

@@ -196,7 +196,7 @@ impl Shelf for Objects {
     }
 
     fn put(&self, staged: Staged, path: &str, there: There) -> Outcome<bool> {
-        let Kind::Apart(mut spool) = staged.kind else {
+        let Kind::Apart(mut spool, _) = staged.kind else {
             return Err(Failure::internal("a file that was staged elsewhere"));
         };
         let (bucket, object) = self.object(path).map_err(Failure::as_target)?;

@@ -12,6 +12,7 @@ use rustix::fs::OFlags;
 use tempfile::TempDir;
 
 use super::files::{Entry, Files, Kind, LOCK, Lease, Met, Opened, Shelf, Staged, There, is_plain};
+use super::folder;
 use crate::domain::address::shown;
 use crate::domain::failure::{Failure, Outcome};
 
@@ -159,15 +160,12 @@ fn unread(path: &Path, error: &io::Error) -> Failure {
 }
 
 fn unwritten(folder: &Path, error: &io::Error) -> Failure {
-    let place = shown(folder);
     match error.kind() {
-        ErrorKind::StorageFull => {
-            Failure::target(format!("the disk of {place} is full")).hint(format!("df -h {place}; df -i {place}"))
-        }
-        ErrorKind::QuotaExceeded => Failure::target(format!("{place}: this user's quota is used up")),
-        ErrorKind::ReadOnlyFilesystem => Failure::target(format!("{place} is on a file system that is read-only")),
-        ErrorKind::PermissionDenied => Failure::target(format!("{place} may not be written by this user")),
-        _ => Failure::target(format!("{place} cannot be written to: {error}")),
+        ErrorKind::StorageFull
+        | ErrorKind::QuotaExceeded
+        | ErrorKind::ReadOnlyFilesystem
+        | ErrorKind::PermissionDenied => folder::unwritten(folder, error),
+        _ => Failure::target(format!("{} cannot be written to: {error}", shown(folder))),
     }
 }
 

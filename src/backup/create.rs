@@ -27,6 +27,7 @@ use super::object::{self, Fault, Packed, Side};
 use super::place::Ways;
 use super::references::{self, References};
 use super::repository::{Listed, Repository};
+use super::root::Root;
 use super::secrets;
 
 /// What is to be backed up, and how.
@@ -67,9 +68,6 @@ const TRIES: usize = 3;
 const PAGE: usize = 128;
 /// So few files may well go.
 const FEW: u64 = 10;
-/// A root that fails so often in a row, and for so long, is given up.
-const FAILURES: u32 = 10;
-const FAILING: Duration = Duration::from_secs(10);
 
 /// Makes a backup. When this fails, nothing in the place looks like one.
 ///
@@ -130,54 +128,6 @@ impl Tally {
         self.unreadable += 1;
         if self.unread.len() < manifest::NAMED {
             self.unread.push(Unread { address, why });
-        }
-    }
-}
-
-/// A root and its files.
-struct Root {
-    address: ArtifactAddress,
-    files: Result<Box<dyn Files>, String>,
-    /// Whether it is the artifact root.
-    main: bool,
-    /// Since when it has done nothing but fail, and how often.
-    failing: Mutex<Option<(Instant, u32)>>,
-}
-
-impl Root {
-    fn at(&self, path: &str) -> String {
-        self.address.join(path).to_string()
-    }
-
-    /// Its files; else why there are none. A store that is down costs each folder its tries and waits, and there may be
-    /// many: one that has done nothing but fail is not asked any more.
-    fn files(&self) -> Result<&dyn Files, String> {
-        let failing = *self.failing.lock().unwrap_or_else(PoisonError::into_inner);
-        match (&self.files, failing) {
-            (Ok(_), Some((since, count))) if count >= FAILURES && since.elapsed() > FAILING => {
-                Err(format!("not asked for: the {count} questions before were not answered"))
-            }
-            (Ok(files), _) => Ok(files.as_ref()),
-            (Err(why), _) => Err(why.clone()),
-        }
-    }
-
-    /// Notes how it went. What failed is for the caller to tell.
-    fn heard<T>(&self, outcome: Outcome<T>) -> Outcome<Result<T, Failure>> {
-        let mut failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
-        match outcome {
-            Ok(value) => {
-                *failing = None;
-                Ok(Ok(value))
-            }
-            Err(failure) if matches!(failure.kind, Kind::Source | Kind::Unreachable) => {
-                failing.get_or_insert((Instant::now(), 0)).1 += 1;
-                Ok(Err(failure))
-            }
-            // A version in somebody else's bucket, which no key here is for, is one artifact that cannot be read; the
-            // stack's own root without a key is a mistake in the settings.
-            Err(failure) if failure.kind == Kind::Configuration && !self.main => Ok(Err(failure)),
-            Err(failure) => Err(failure),
         }
     }
 }
@@ -288,7 +238,7 @@ impl Maker<'_> {
             // `mlflow-artifacts:` stands for its root.
             let address = ArtifactAddress::parse(&format!("{address}/"));
             let main = number == references.main;
-            Root { main, files: self.ways.files(&address), address, failing: Mutex::default() }
+            Root::new(self.ways.files(&address), address, main)
         };
         let roots: Vec<Root> = references.roots.iter().enumerate().map(open).collect();
         let mut tally = Tally { unreadable: references.unreadable, ..Tally::default() };
@@ -447,7 +397,7 @@ impl Maker<'_> {
     ) -> Outcome<()> {
         for (number, root) in roots.iter().enumerate() {
             let number = u32::try_from(number).unwrap_or(u32::MAX);
-            let (Ok(files), true) = (&root.files, ledger.refers_to(number)?) else { continue };
+            let (Ok(files), true) = (root.files(), ledger.refers_to(number)?) else { continue };
             let now = ledger.files_of(number)?;
             let before = known.get(number as usize).copied().unwrap_or(0);
             let place = files.place();

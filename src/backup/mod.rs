@@ -18,5 +18,6 @@ pub mod prune;
 mod references;
 pub mod repository;
 pub mod restore;
+mod root;
 mod secrets;
 pub mod verify;

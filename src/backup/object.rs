@@ -41,10 +41,21 @@ pub struct Packed {
 }
 
 /// Hashes and counts what is written to another.
-struct Tally<W> {
+pub(super) struct Tally<W> {
     out: W,
     hash: Sha256,
     bytes: u64,
+}
+
+impl<W> Tally<W> {
+    pub(super) fn new(out: W) -> Tally<W> {
+        Tally { out, hash: Sha256::new(), bytes: 0 }
+    }
+
+    /// What it was written to, how many bytes that were, and their SHA-256.
+    pub(super) fn end(self) -> (W, u64, String) {
+        (self.out, self.bytes, hex(&self.hash.finalize()))
+    }
 }
 
 impl<W: Write> Write for Tally<W> {
@@ -78,7 +89,7 @@ pub fn pack(
     to: &mut dyn Write,
     each: &mut dyn FnMut(u64) -> io::Result<()>,
 ) -> Result<Packed, Side> {
-    let tally = Tally { out: to, hash: Sha256::new(), bytes: 0 };
+    let tally = Tally::new(to);
     let mut packer = zstd::stream::write::Encoder::new(tally, LEVEL).map_err(Side::To)?;
     packer.include_checksum(true).map_err(Side::To)?;
     let mut content = Sha256::new();

@@ -47,6 +47,19 @@ impl Plan {
     }
 }
 
+/// Makes whole what an interrupted prune began to remove: it is one more for the rules to decide on.
+///
+/// # Errors
+/// Source, Target: the place does not answer.
+pub fn resume(repository: &Repository) -> Outcome<()> {
+    for listed in repository.list()?.iter().filter(|listed| !matches!(listed.manifest, Some(Ok(_)))) {
+        if repository.lacks_seal(&listed.id)? {
+            repository.finish(&listed.id)?;
+        }
+    }
+    Ok(())
+}
+
 /// Finds out what would go. The contents to be removed are in the ledger.
 ///
 /// # Errors

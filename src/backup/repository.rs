@@ -9,8 +9,8 @@ use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use sha2::{Digest as _, Sha256};
 
-use super::manifest::{AUTH, DATABASE, LIST, Line, MANIFEST, MOST, Manifest, Part, SEAL, seal};
-use super::object;
+use super::manifest::{AUTH, DATABASE, LIST, Line, MANIFEST, MOST, Manifest, Part, SEAL, Scope, seal};
+use super::object::{self, Tally};
 use crate::archive::layout::{hex, sha256_hex};
 use crate::artifact::files::{Files, Met, Shelf, There};
 use crate::domain::failure::{Failure, Kind, Outcome};
@@ -197,14 +197,17 @@ impl Repository {
     /// one that follows theirs.
     ///
     /// # Errors
-    /// Source: the place does not answer.
+    /// Source: the place does not answer. Target: no such id is left.
     pub fn next_id(&self, id: &str) -> Outcome<String> {
         let (second, own) = id.split_at_checked(17).unwrap_or((id, ""));
         let ids = self.ids()?;
         let others = ids.iter().filter_map(|other| other.strip_prefix(second));
         let last = others.filter_map(|end| u32::from_str_radix(end, 16).ok()).max();
         match last.filter(|last| u32::from_str_radix(own, 16).is_ok_and(|own| own <= *last)) {
-            Some(last) => Ok(format!("{second}{:08x}", last.saturating_add(1))),
+            Some(last) => match last.checked_add(1) {
+                Some(next) => Ok(format!("{second}{next:08x}")),
+                None => Err(Failure::target("no id is left of this second").hint("begin once more")),
+            },
             None => Ok(id.to_owned()),
         }
     }
@@ -243,26 +246,48 @@ impl Repository {
         }
     }
 
-    /// The backup that a word means: an id, or `latest`, the newest that is complete.
+    /// The newest backup that is complete, and what else it could have been meant to be, in words.
     ///
     /// # Errors
-    /// Usage: there is none of that name. Damaged: it is damaged or unfinished, or one is that is newer than the latest.
-    pub fn find(&self, word: &str) -> Outcome<Manifest> {
-        if word == "latest" {
-            for manifest in self.list()?.into_iter().rev().filter_map(|listed| listed.manifest) {
-                // One that is damaged may be the one that is meant: an older one is not taken in its place unasked.
-                let newer = |f: Failure| match &f.hint {
-                    Some(_) => f,
-                    None => f.hint("an older backup has to be named: `mlops backup list` shows the ids"),
-                };
-                let manifest = manifest.map_err(newer)?;
-                if manifest.complete {
-                    return Ok(manifest);
-                }
+    /// Usage: there is none. Damaged: one is that is newer.
+    pub fn latest(&self) -> Outcome<(Manifest, Vec<String>)> {
+        let mut newest_first = self.list()?.into_iter().rev().filter_map(|listed| listed.manifest);
+        let mut besides = Vec::new();
+        let latest = loop {
+            let Some(manifest) = newest_first.next() else {
+                return Err(Failure::usage(format!("{} holds no complete backup", self.shelf.place()))
+                    .hint("`mlops backup list` shows what there is"));
+            };
+            // One that is damaged may be the one that is meant: an older one is not taken in its place unasked.
+            let newer = |f: Failure| match &f.hint {
+                Some(_) => f,
+                None => f.hint("an older backup has to be named: `mlops backup list` shows the ids"),
+            };
+            let manifest = manifest.map_err(newer)?;
+            if manifest.complete {
+                break manifest;
             }
-            return Err(Failure::usage(format!("{} holds no complete backup", self.shelf.place()))
-                .hint("`mlops backup list` shows what there is"));
+            let unread = manifest.artifacts.unreadable;
+            besides.push(format!("{} is newer, but incomplete: {unread} artifacts could not be read", manifest.id));
+        };
+        let (id, address, scope) = (&latest.id, &latest.database.address, latest.artifacts.scope);
+        let older: Vec<Manifest> = newest_first.filter_map(Result::ok).collect();
+        let whole = |m: &&Manifest| m.complete && m.artifacts.scope == Scope::All && m.database.address == *address;
+        if let (true, Some(whole)) = (scope != Scope::All, older.iter().find(whole)) {
+            let scope = scope.word();
+            besides.push(format!("{id} holds artifacts: {scope}; the newest with all of them is {}", whole.id));
         }
+        if older.iter().any(|m| m.database.address != *address) {
+            besides.push(format!("backups of several databases are here; {id} is of {address}"));
+        }
+        Ok((latest, besides))
+    }
+
+    /// A backup by its id.
+    ///
+    /// # Errors
+    /// Usage: there is none. Damaged: it is damaged or unfinished.
+    pub fn find(&self, word: &str) -> Outcome<Manifest> {
         if !is_id(word) {
             return Err(Failure::usage(format!("`{}` is no backup's id", word.escape_debug()))
                 .hint("`mlops backup list` shows the ids; `latest` means the newest complete one"));
@@ -307,20 +332,18 @@ impl Repository {
         let unread = |e: std::io::Error| Failure::source(format!("{}: {e}", file.display()));
         let mut from = std::fs::File::open(file).map_err(unread)?;
         let mut staged = self.shelf.stage()?;
-        let (mut hash, mut bytes) = (Sha256::new(), 0u64);
+        let mut tally = Tally::new(&mut staged);
         let mut buffer = vec![0; STEP];
         loop {
             let read = from.read(&mut buffer).map_err(unread)?;
-            let step = buffer.get(..read).unwrap_or_default();
             if read == 0 {
                 break;
             }
-            hash.update(step);
-            bytes += read as u64;
-            staged.write_all(step).map_err(|e| self.unwritten(&e))?;
+            tally.write_all(buffer.get(..read).unwrap_or_default()).map_err(|e| self.unwritten(&e))?;
         }
+        let (_, bytes, sha256) = tally.end();
         self.shelf.put(staged, &format!("{id}/{name}"), There::Replaced)?;
-        Ok(Part { file: name.to_owned(), bytes, sha256: hex(&hash.finalize()) })
+        Ok(Part { file: name.to_owned(), bytes, sha256 })
     }
 
     /// Writes the list of a backup's files out of the ledger, and notes each content there.
@@ -328,24 +351,8 @@ impl Repository {
     /// # Errors
     /// Target: the place cannot be written to.
     pub fn write_list(&self, id: &str, ledger: &Ledger) -> Outcome<Part> {
-        struct Tally<'a> {
-            out: &'a mut dyn Write,
-            hash: Sha256,
-            bytes: u64,
-        }
-        impl Write for Tally<'_> {
-            fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-                self.out.write_all(bytes)?;
-                self.hash.update(bytes);
-                self.bytes += bytes.len() as u64;
-                Ok(bytes.len())
-            }
-            fn flush(&mut self) -> std::io::Result<()> {
-                Ok(())
-            }
-        }
         let mut staged = self.shelf.stage()?;
-        let tally = Tally { out: &mut staged, hash: Sha256::new(), bytes: 0 };
+        let tally = Tally::new(&mut staged);
         let mut out = GzEncoder::new(tally, Compression::default());
         let mut after = (0, String::new());
         loop {
@@ -369,7 +376,8 @@ impl Repository {
             }
         }
         let tally = out.finish().map_err(|e| self.unwritten(&e))?;
-        let part = Part { file: LIST.to_owned(), bytes: tally.bytes, sha256: hex(&tally.hash.finalize()) };
+        let (_, bytes, sha256) = tally.end();
+        let part = Part { file: LIST.to_owned(), bytes, sha256 };
         self.shelf.put(staged, &format!("{id}/{LIST}"), There::Replaced)?;
         Ok(part)
     }

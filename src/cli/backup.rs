@@ -79,12 +79,8 @@ pub(crate) struct Create {
     pub(crate) prune: bool,
     #[command(flatten)]
     pub(crate) keep: Keep,
-    /// Tell a dead man's switch that this ran, and how it went: URL/start, then URL or URL/fail (healthchecks.io)
-    #[arg(long, value_name = "URL")]
-    pub(crate) ping: Option<String>,
-    /// Post a message to a Slack-compatible webhook unless a complete backup was made
-    #[arg(long, value_name = "URL")]
-    pub(crate) notify: Option<String>,
+    #[command(flatten)]
+    pub(crate) messages: Messages,
 }
 
 #[derive(Args)]

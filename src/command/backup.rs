@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
-use super::messages::{sender, told};
+use super::messages::{Telling, told};
 use super::{Context, Ended, journal};
 use crate::artifact::S3;
 use crate::backup::bundle::Bundle;
@@ -13,7 +13,7 @@ use crate::backup::create::{self, Created};
 use crate::backup::manifest::{MANIFEST, Manifest, Scope};
 use crate::backup::place::Ways;
 use crate::backup::prune;
-use crate::backup::repository::{PIN, Repository};
+use crate::backup::repository::{PIN, Repository, is_id};
 use crate::backup::verify::{self, Subset};
 use crate::cli::backup::{Backup, Command, Create, From, Keep, One, Prune, Scope as Which, Verify};
 use crate::config::Settings;
@@ -22,8 +22,6 @@ use crate::domain::artifact_address::ArtifactAddress;
 use crate::domain::failure::{Failure, Kind, Outcome};
 use crate::domain::retention::{self, Rule};
 use crate::mlflow::{Bounds, Client};
-use crate::notify::ping::Ping;
-use crate::notify::{SecretAddress, webhook};
 use crate::report::{self, Result as Report};
 
 /// For what is read through a tracking server: it may fetch a whole file itself before its first byte comes.
@@ -78,25 +76,26 @@ fn repository(ways: &Ways, from: &str) -> Outcome<Repository> {
 /// The backup that a word means: an id or `latest` in a place, or the path of a backup that is a file or a folder.
 pub(super) fn find(context: &Context, ways: &Ways, word: &str, from: &From) -> Outcome<Found> {
     let path = Path::new(word);
-    if from.from.is_none() && path.is_file() {
+    let named = word == "latest" || is_id(word) || from.from.is_some();
+    if !named && path.is_file() {
         let repository = ways.backups(word)?;
         let manifest = repository.only()?;
         return Ok(Found { repository, manifest, warnings: Vec::new() });
     }
-    let folder = path.canonicalize().ok().filter(|path| from.from.is_none() && path.join(MANIFEST).is_file());
+    let folder = path.canonicalize().ok().filter(|path| !named && path.join(MANIFEST).is_file());
     let within = folder.as_ref().and_then(|path| Some((path.parent()?.to_str()?, path.file_name()?.to_str()?)));
     if let Some((place, id)) = within {
         let repository = ways.backups(place)?;
         let manifest = repository.find(id)?;
         return Ok(Found { repository, manifest, warnings: Vec::new() });
     }
-    if from.from.is_none() && word.contains(['/', '.']) {
+    if !named && word.contains(['/', '.']) {
         return Err(Failure::usage(format!("there is no backup at `{}`", word.escape_debug()))
             .hint("the path of a file of `mlops backup --file`, or of a backup's folder; or an id with --from DEST"));
     }
     let repository = found(context, ways, from)?;
-    let manifest = repository.find(word)?;
-    let warnings = if word == "latest" { besides(&repository, &manifest)? } else { Vec::new() };
+    let (manifest, warnings) =
+        if word == "latest" { repository.latest()? } else { (repository.find(word)?, Vec::new()) };
     Ok(Found { repository, manifest, warnings })
 }
 
@@ -106,27 +105,6 @@ pub(super) struct Found {
     pub(super) manifest: Manifest,
     /// What is to be known of the choice.
     pub(super) warnings: Vec<String>,
-}
-
-/// What `latest` may have been meant to be besides.
-fn besides(repository: &Repository, latest: &Manifest) -> Outcome<Vec<String>> {
-    let mut warnings = Vec::new();
-    let all: Vec<Manifest> = repository.list()?.into_iter().filter_map(|listed| listed.manifest?.ok()).collect();
-    for newer in all.iter().filter(|m| m.id > latest.id) {
-        let unread = newer.artifacts.unreadable;
-        warnings.push(format!("{} is newer, but incomplete: {unread} artifacts could not be read", newer.id));
-    }
-    let whole =
-        |m: &&Manifest| m.complete && m.artifacts.scope == Scope::All && m.database.address == latest.database.address;
-    if let (true, Some(older)) = (latest.artifacts.scope != Scope::All, all.iter().rev().find(whole)) {
-        let scope = latest.artifacts.scope.word();
-        warnings.push(format!("{} holds artifacts: {scope}; the newest with all of them is {}", latest.id, older.id));
-    }
-    if all.iter().any(|m| m.database.address != latest.database.address) {
-        let address = &latest.database.address;
-        warnings.push(format!("backups of several databases are here; {} is of {address}", latest.id));
-    }
-    Ok(warnings)
 }
 
 /// Where the backups are: a flag says it, or the settings do.
@@ -145,36 +123,24 @@ fn create(context: &Context, arguments: &Create) -> Result<u8, Ended> {
     if limits.is_none() && !flagged(&arguments.keep).is_empty() {
         return Err(Failure::usage("--keep-* means nothing without --prune").into());
     }
-    let notify = context.settings.notify();
-    let address = |flag: &Option<String>, setting: Option<SecretString>| {
-        let text = flag.clone().map(SecretString::from).or(setting);
-        text.map(|text| SecretAddress::parse(&text)).transpose()
-    };
-    let (to_ping, to_tell) = (address(&arguments.ping, notify.ping)?, address(&arguments.notify, notify.webhook)?);
-    let sender = if to_ping.is_none() && to_tell.is_none() { None } else { Some(sender(context)?) };
-    let ping = sender.clone().zip(to_ping).map(|(sender, address)| Ping::start(sender, address));
+    let settings = context.settings.notify();
+    let secret = |flag: &Option<String>, setting| flag.clone().map(SecretString::from).or(setting);
+    let (ping, chat) = (&arguments.messages.ping, &arguments.messages.notify);
+    let telling = Telling::begin(context, secret(ping, settings.ping), secret(chat, settings.webhook))?;
     let mut warnings = Vec::new();
     let made = make(context, arguments, &mut warnings);
-    let (well, text) = match &made {
-        Ok(created) => (created.manifest.complete, report::backup_line(&created.manifest)),
-        Err(failure) => (false, format!("mlops backup failed: {}", failure.message)),
-    };
-    if let (Some(sender), Some(address), false) = (&sender, &to_tell, well) {
-        let text = format!("{}: {text}", context.settings.host());
-        warnings.extend(webhook::send(sender, address, &text).err().map(|f| f.message));
-    }
-    // Pruning is part of what a monitor is told of.
+    // Pruning is part of what is told of.
     let pruned = match (&made, &limits) {
         (Ok(created), Some(limits)) if created.manifest.complete => Some(pruned(context, arguments, limits)),
         _ => None,
     };
-    if let Some(ping) = ping {
-        let (well, text) = match &pruned {
-            Some(Err(failure)) => (false, format!("{text}\nbut pruning failed: {}", failure.message)),
-            _ => (well, text),
-        };
-        warnings.extend(ping.finish(well, &text));
-    }
+    let line = |created: &Created| report::backup_line(&created.manifest);
+    let (well, text) = match (&made, &pruned) {
+        (Err(failure), _) => (false, format!("mlops backup failed: {}", failure.message)),
+        (Ok(made), Some(Err(failure))) => (false, format!("{}\nbut pruning failed: {}", line(made), failure.message)),
+        (Ok(made), _) => (made.manifest.complete, line(made)),
+    };
+    warnings.extend(telling.end(well, &text));
     match (made, pruned) {
         (Err(failure), _) => Err(Ended { failure, warnings }),
         (Ok(created), Some(Err(failure))) => {
@@ -263,12 +229,7 @@ fn remove(context: &Context, repository: &Repository, limits: &Limits, really: b
     let who = format!("mlops backup prune {} (process {})", context.id, std::process::id());
     let lease = if really || repository.fixed { Some(repository.shelf.lock(&who)?) } else { None };
     if really {
-        // What an interrupted prune began to remove is one more for the rules to decide on.
-        for listed in repository.list()?.iter().filter(|listed| !matches!(listed.manifest, Some(Ok(_)))) {
-            if repository.lacks_seal(&listed.id)? {
-                repository.finish(&listed.id)?;
-            }
-        }
+        prune::resume(repository)?;
     }
     let work = context.work();
     let ledger = prune::ledger(&context.settings.work_dir())?;

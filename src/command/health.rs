@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use jiff::{Span, SpanRelativeTo, Timestamp};
 use secrecy::SecretString;
 
-use super::{Context, Ended};
+use super::{Context, Ended, messages};
 use crate::artifact::S3;
 use crate::cli::health::{FailOn, Health};
 use crate::config::Settings;
@@ -24,12 +24,9 @@ use crate::notify::ping::Ping;
 use crate::notify::{SecretAddress, Sender, webhook};
 use crate::report::{self, Result as Report};
 use crate::state::history::{self, History};
-use crate::tls;
 
 /// The longest `--timeout`: beyond it a monitor has given up long since.
 const LONGEST: Duration = Duration::from_secs(3_600);
-/// The longest time for a message, with all its tries; `--timeout` is for the checks.
-const MESSAGE: Duration = Duration::from_secs(5);
 /// The longest `--for`.
 const LONGEST_WATCH: Duration = Duration::from_secs(7 * 86_400);
 
@@ -129,12 +126,7 @@ fn sender(settings: &Settings, wish: &Wish) -> Outcome<Option<Sender>> {
     if wish.ping.is_none() && wish.webhook.is_none() {
         return Ok(None);
     }
-    let tls = tls::client(settings.system_roots().as_deref(), None)?;
-    let proxy = settings.proxy();
-    let sender = Sender::new(tls, proxy.as_ref().map(|p| (&p.address, p.except.as_deref())))?;
-    // Whoever is told must not hold up the telling.
-    let patience = MESSAGE.min(wish.timeout);
-    Ok(Some(sender.patience(patience, patience / 2)))
+    messages::sender(settings, messages::MESSAGE.min(wish.timeout)).map(Some)
 }
 
 /// A time as people write it.
