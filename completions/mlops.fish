@@ -55,6 +55,7 @@ complete -c mlops -n "__fish_mlops_needs_command" -f -a "db" -d 'Look at a backe
 complete -c mlops -n "__fish_mlops_needs_command" -f -a "health" -d 'Look at the whole stack at once, and end with the exit code that a monitor understands'
 complete -c mlops -n "__fish_mlops_needs_command" -f -a "backup" -d 'Back up the database and the artifacts that it refers to, as one unit, while the stack is in use'
 complete -c mlops -n "__fish_mlops_needs_command" -f -a "restore" -d 'Make a stack of a backup: its artifacts below a root, its database in SQLite or PostgreSQL'
+complete -c mlops -n "__fish_mlops_needs_command" -f -a "models" -d 'Look at the model registry, register models, export what is in production'
 complete -c mlops -n "__fish_mlops_needs_command" -f -a "demo" -d 'Make a sample MLflow store and migrate it, to see what this tool does'
 complete -c mlops -n "__fish_mlops_needs_command" -f -a "config" -d 'Settings and where they come from'
 complete -c mlops -n "__fish_mlops_needs_command" -f -a "completions" -d 'Print a completion script for a shell'
@@ -692,6 +693,155 @@ complete -c mlops -n "__fish_mlops_using_subcommand restore" -s v -l verbose -d 
 complete -c mlops -n "__fish_mlops_using_subcommand restore" -l yes -d 'Agree to what would be asked'
 complete -c mlops -n "__fish_mlops_using_subcommand restore" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
 complete -c mlops -n "__fish_mlops_using_subcommand restore" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c mlops -n "__fish_mlops_using_subcommand models; and not __fish_seen_subcommand_from list show register export help" -l config -d 'Configuration file [default: MLOPS_CONFIG, ~/.config/mlops/config.toml, /etc/mlops/config.toml]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand models; and not __fish_seen_subcommand_from list show register export help" -l profile -d 'Profile in the configuration file whose values beat the file\'s own [default: MLOPS_PROFILE]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand models; and not __fish_seen_subcommand_from list show register export help" -l tracking-uri -d 'Tracking server [default: MLOPS_TRACKING_URI, MLFLOW_TRACKING_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand models; and not __fish_seen_subcommand_from list show register export help" -l backend-store-uri -d 'Backend database of MLflow\'s: a SQLite file or a postgresql:// address [default: MLOPS_BACKEND_STORE_URI, MLFLOW_BACKEND_STORE_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand models; and not __fish_seen_subcommand_from list show register export help" -l artifact-root -d 'Where the server\'s artifacts are: a folder or s3://bucket/path [default: MLOPS_ARTIFACT_ROOT, MLFLOW_ARTIFACTS_DESTINATION, MLFLOW_DEFAULT_ARTIFACT_ROOT]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand models; and not __fish_seen_subcommand_from list show register export help" -l output -d 'Form of the result [default: table]' -r -f -a "table\t'For people'
+json\t'One document'
+nagios\t'A monitoring plugin\'s status line and performance data (health only)'
+prometheus\t'Prometheus\' text format (health only)'
+markdown\t'For a ticket or a chat (health only)'"
+complete -c mlops -n "__fish_mlops_using_subcommand models; and not __fish_seen_subcommand_from list show register export help" -l color -d 'Colours on the terminal [default: auto; NO_COLOR is honoured]' -r -f -a "auto\t''
+always\t''
+never\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand models; and not __fish_seen_subcommand_from list show register export help" -l progress -d 'Progress on stderr: bars on a terminal, else a line every few seconds [default: auto]' -r -f -a "auto\t''
+plain\t''
+json\t''
+none\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand models; and not __fish_seen_subcommand_from list show register export help" -l work-dir -d 'Folder for private copies of SQLite files [default: TMPDIR or /tmp]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand models; and not __fish_seen_subcommand_from list show register export help" -l state-dir -d 'Folder for what is remembered between runs [default: /var/lib/mlops for root, else ~/.local/state/mlops]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand models; and not __fish_seen_subcommand_from list show register export help" -l jobs -d 'Threads and connections that work at once [default: the number of processors]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand models; and not __fish_seen_subcommand_from list show register export help" -s q -l quiet -d 'Say nothing on stderr but errors'
+complete -c mlops -n "__fish_mlops_using_subcommand models; and not __fish_seen_subcommand_from list show register export help" -s v -l verbose -d 'Log to stderr what is done; twice: every statement'
+complete -c mlops -n "__fish_mlops_using_subcommand models; and not __fish_seen_subcommand_from list show register export help" -l yes -d 'Agree to what would be asked'
+complete -c mlops -n "__fish_mlops_using_subcommand models; and not __fish_seen_subcommand_from list show register export help" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
+complete -c mlops -n "__fish_mlops_using_subcommand models; and not __fish_seen_subcommand_from list show register export help" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c mlops -n "__fish_mlops_using_subcommand models; and not __fish_seen_subcommand_from list show register export help" -f -a "list" -d 'Every registered model in a line: versions, what is in Production and Staging, aliases, a metric, age'
+complete -c mlops -n "__fish_mlops_using_subcommand models; and not __fish_seen_subcommand_from list show register export help" -f -a "show" -d 'One model, one version or one logged model: run, metrics, params, signature, tags, files, lineage'
+complete -c mlops -n "__fish_mlops_using_subcommand models; and not __fish_seen_subcommand_from list show register export help" -f -a "register" -d 'Make a version of a registered model from a run\'s model, a logged model or an address'
+complete -c mlops -n "__fish_mlops_using_subcommand models; and not __fish_seen_subcommand_from list show register export help" -f -a "export" -d 'What is in production, as a JSON document, and with --files also its artifacts'
+complete -c mlops -n "__fish_mlops_using_subcommand models; and not __fish_seen_subcommand_from list show register export help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from list" -l name -d 'Only models whose name matches: `*` stands for any characters, `?` for one' -r
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from list" -l metric -d 'Also this metric of the version in production' -r
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from list" -l config -d 'Configuration file [default: MLOPS_CONFIG, ~/.config/mlops/config.toml, /etc/mlops/config.toml]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from list" -l profile -d 'Profile in the configuration file whose values beat the file\'s own [default: MLOPS_PROFILE]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from list" -l tracking-uri -d 'Tracking server [default: MLOPS_TRACKING_URI, MLFLOW_TRACKING_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from list" -l backend-store-uri -d 'Backend database of MLflow\'s: a SQLite file or a postgresql:// address [default: MLOPS_BACKEND_STORE_URI, MLFLOW_BACKEND_STORE_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from list" -l artifact-root -d 'Where the server\'s artifacts are: a folder or s3://bucket/path [default: MLOPS_ARTIFACT_ROOT, MLFLOW_ARTIFACTS_DESTINATION, MLFLOW_DEFAULT_ARTIFACT_ROOT]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from list" -l output -d 'Form of the result [default: table]' -r -f -a "table\t'For people'
+json\t'One document'
+nagios\t'A monitoring plugin\'s status line and performance data (health only)'
+prometheus\t'Prometheus\' text format (health only)'
+markdown\t'For a ticket or a chat (health only)'"
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from list" -l color -d 'Colours on the terminal [default: auto; NO_COLOR is honoured]' -r -f -a "auto\t''
+always\t''
+never\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from list" -l progress -d 'Progress on stderr: bars on a terminal, else a line every few seconds [default: auto]' -r -f -a "auto\t''
+plain\t''
+json\t''
+none\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from list" -l work-dir -d 'Folder for private copies of SQLite files [default: TMPDIR or /tmp]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from list" -l state-dir -d 'Folder for what is remembered between runs [default: /var/lib/mlops for root, else ~/.local/state/mlops]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from list" -l jobs -d 'Threads and connections that work at once [default: the number of processors]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from list" -s q -l quiet -d 'Say nothing on stderr but errors'
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from list" -s v -l verbose -d 'Log to stderr what is done; twice: every statement'
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from list" -l yes -d 'Agree to what would be asked'
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from list" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from list" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from show" -l uuid -d 'The logged model of that id, and nothing else that has such a name' -r
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from show" -l config -d 'Configuration file [default: MLOPS_CONFIG, ~/.config/mlops/config.toml, /etc/mlops/config.toml]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from show" -l profile -d 'Profile in the configuration file whose values beat the file\'s own [default: MLOPS_PROFILE]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from show" -l tracking-uri -d 'Tracking server [default: MLOPS_TRACKING_URI, MLFLOW_TRACKING_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from show" -l backend-store-uri -d 'Backend database of MLflow\'s: a SQLite file or a postgresql:// address [default: MLOPS_BACKEND_STORE_URI, MLFLOW_BACKEND_STORE_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from show" -l artifact-root -d 'Where the server\'s artifacts are: a folder or s3://bucket/path [default: MLOPS_ARTIFACT_ROOT, MLFLOW_ARTIFACTS_DESTINATION, MLFLOW_DEFAULT_ARTIFACT_ROOT]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from show" -l output -d 'Form of the result [default: table]' -r -f -a "table\t'For people'
+json\t'One document'
+nagios\t'A monitoring plugin\'s status line and performance data (health only)'
+prometheus\t'Prometheus\' text format (health only)'
+markdown\t'For a ticket or a chat (health only)'"
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from show" -l color -d 'Colours on the terminal [default: auto; NO_COLOR is honoured]' -r -f -a "auto\t''
+always\t''
+never\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from show" -l progress -d 'Progress on stderr: bars on a terminal, else a line every few seconds [default: auto]' -r -f -a "auto\t''
+plain\t''
+json\t''
+none\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from show" -l work-dir -d 'Folder for private copies of SQLite files [default: TMPDIR or /tmp]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from show" -l state-dir -d 'Folder for what is remembered between runs [default: /var/lib/mlops for root, else ~/.local/state/mlops]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from show" -l jobs -d 'Threads and connections that work at once [default: the number of processors]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from show" -s q -l quiet -d 'Say nothing on stderr but errors'
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from show" -s v -l verbose -d 'Log to stderr what is done; twice: every statement'
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from show" -l yes -d 'Agree to what would be asked'
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from show" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from show" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from register" -l name -d 'The registered model; it is made if it is not there' -r
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from register" -l run -d 'The run that made the model' -r
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from register" -l path -d 'Where the model is among the run\'s artifacts, or the name of a logged model of the run\'s [default: model]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from register" -l uuid -d 'A logged model' -r
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from register" -l source -d 'An address: runs:/ID/PATH, models:/m-ID, models:/NAME/VERSION, mlflow-artifacts:/..., s3://...; --run names the run that it belongs to, where the address does not' -r
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from register" -l description -d 'The version\'s description' -r
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from register" -l tag -d 'A tag of the version; repeatable' -r
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from register" -l config -d 'Configuration file [default: MLOPS_CONFIG, ~/.config/mlops/config.toml, /etc/mlops/config.toml]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from register" -l profile -d 'Profile in the configuration file whose values beat the file\'s own [default: MLOPS_PROFILE]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from register" -l tracking-uri -d 'Tracking server [default: MLOPS_TRACKING_URI, MLFLOW_TRACKING_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from register" -l backend-store-uri -d 'Backend database of MLflow\'s: a SQLite file or a postgresql:// address [default: MLOPS_BACKEND_STORE_URI, MLFLOW_BACKEND_STORE_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from register" -l artifact-root -d 'Where the server\'s artifacts are: a folder or s3://bucket/path [default: MLOPS_ARTIFACT_ROOT, MLFLOW_ARTIFACTS_DESTINATION, MLFLOW_DEFAULT_ARTIFACT_ROOT]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from register" -l output -d 'Form of the result [default: table]' -r -f -a "table\t'For people'
+json\t'One document'
+nagios\t'A monitoring plugin\'s status line and performance data (health only)'
+prometheus\t'Prometheus\' text format (health only)'
+markdown\t'For a ticket or a chat (health only)'"
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from register" -l color -d 'Colours on the terminal [default: auto; NO_COLOR is honoured]' -r -f -a "auto\t''
+always\t''
+never\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from register" -l progress -d 'Progress on stderr: bars on a terminal, else a line every few seconds [default: auto]' -r -f -a "auto\t''
+plain\t''
+json\t''
+none\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from register" -l work-dir -d 'Folder for private copies of SQLite files [default: TMPDIR or /tmp]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from register" -l state-dir -d 'Folder for what is remembered between runs [default: /var/lib/mlops for root, else ~/.local/state/mlops]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from register" -l jobs -d 'Threads and connections that work at once [default: the number of processors]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from register" -s q -l quiet -d 'Say nothing on stderr but errors'
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from register" -s v -l verbose -d 'Log to stderr what is done; twice: every statement'
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from register" -l yes -d 'Agree to what would be asked'
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from register" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from register" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from export" -l stage -d 'All versions in this stage: Production, Staging, Archived or None' -r
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from export" -l alias -d 'The versions with this alias' -r
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from export" -l name -d 'Only models whose name matches: `*` stands for any characters, `?` for one' -r
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from export" -l files -d 'Also download the files of each version below this folder, which is made if it is not there' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from export" -l config -d 'Configuration file [default: MLOPS_CONFIG, ~/.config/mlops/config.toml, /etc/mlops/config.toml]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from export" -l profile -d 'Profile in the configuration file whose values beat the file\'s own [default: MLOPS_PROFILE]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from export" -l tracking-uri -d 'Tracking server [default: MLOPS_TRACKING_URI, MLFLOW_TRACKING_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from export" -l backend-store-uri -d 'Backend database of MLflow\'s: a SQLite file or a postgresql:// address [default: MLOPS_BACKEND_STORE_URI, MLFLOW_BACKEND_STORE_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from export" -l artifact-root -d 'Where the server\'s artifacts are: a folder or s3://bucket/path [default: MLOPS_ARTIFACT_ROOT, MLFLOW_ARTIFACTS_DESTINATION, MLFLOW_DEFAULT_ARTIFACT_ROOT]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from export" -l output -d 'Form of the result [default: table]' -r -f -a "table\t'For people'
+json\t'One document'
+nagios\t'A monitoring plugin\'s status line and performance data (health only)'
+prometheus\t'Prometheus\' text format (health only)'
+markdown\t'For a ticket or a chat (health only)'"
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from export" -l color -d 'Colours on the terminal [default: auto; NO_COLOR is honoured]' -r -f -a "auto\t''
+always\t''
+never\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from export" -l progress -d 'Progress on stderr: bars on a terminal, else a line every few seconds [default: auto]' -r -f -a "auto\t''
+plain\t''
+json\t''
+none\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from export" -l work-dir -d 'Folder for private copies of SQLite files [default: TMPDIR or /tmp]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from export" -l state-dir -d 'Folder for what is remembered between runs [default: /var/lib/mlops for root, else ~/.local/state/mlops]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from export" -l jobs -d 'Threads and connections that work at once [default: the number of processors]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from export" -s q -l quiet -d 'Say nothing on stderr but errors'
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from export" -s v -l verbose -d 'Log to stderr what is done; twice: every statement'
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from export" -l yes -d 'Agree to what would be asked'
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from export" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from export" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from help" -f -a "list" -d 'Every registered model in a line: versions, what is in Production and Staging, aliases, a metric, age'
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from help" -f -a "show" -d 'One model, one version or one logged model: run, metrics, params, signature, tags, files, lineage'
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from help" -f -a "register" -d 'Make a version of a registered model from a run\'s model, a logged model or an address'
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from help" -f -a "export" -d 'What is in production, as a JSON document, and with --files also its artifacts'
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c mlops -n "__fish_mlops_using_subcommand demo" -l experiments -d 'Experiments' -r
 complete -c mlops -n "__fish_mlops_using_subcommand demo" -l runs -d 'Runs' -r
 complete -c mlops -n "__fish_mlops_using_subcommand demo" -l metrics -d 'Metric rows, up to tens of millions' -r
@@ -827,16 +977,17 @@ complete -c mlops -n "__fish_mlops_using_subcommand man" -s v -l verbose -d 'Log
 complete -c mlops -n "__fish_mlops_using_subcommand man" -l yes -d 'Agree to what would be asked'
 complete -c mlops -n "__fish_mlops_using_subcommand man" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
 complete -c mlops -n "__fish_mlops_using_subcommand man" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health backup restore demo config completions man help" -f -a "migrate" -d 'Move a store to another database or into an archive and back, or compare two stores'
-complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health backup restore demo config completions man help" -f -a "db" -d 'Look at a backend database, mend it, or make a new one'
-complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health backup restore demo config completions man help" -f -a "health" -d 'Look at the whole stack at once, and end with the exit code that a monitor understands'
-complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health backup restore demo config completions man help" -f -a "backup" -d 'Back up the database and the artifacts that it refers to, as one unit, while the stack is in use'
-complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health backup restore demo config completions man help" -f -a "restore" -d 'Make a stack of a backup: its artifacts below a root, its database in SQLite or PostgreSQL'
-complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health backup restore demo config completions man help" -f -a "demo" -d 'Make a sample MLflow store and migrate it, to see what this tool does'
-complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health backup restore demo config completions man help" -f -a "config" -d 'Settings and where they come from'
-complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health backup restore demo config completions man help" -f -a "completions" -d 'Print a completion script for a shell'
-complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health backup restore demo config completions man help" -f -a "man" -d 'Write the man pages into a folder'
-complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health backup restore demo config completions man help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health backup restore models demo config completions man help" -f -a "migrate" -d 'Move a store to another database or into an archive and back, or compare two stores'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health backup restore models demo config completions man help" -f -a "db" -d 'Look at a backend database, mend it, or make a new one'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health backup restore models demo config completions man help" -f -a "health" -d 'Look at the whole stack at once, and end with the exit code that a monitor understands'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health backup restore models demo config completions man help" -f -a "backup" -d 'Back up the database and the artifacts that it refers to, as one unit, while the stack is in use'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health backup restore models demo config completions man help" -f -a "restore" -d 'Make a stack of a backup: its artifacts below a root, its database in SQLite or PostgreSQL'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health backup restore models demo config completions man help" -f -a "models" -d 'Look at the model registry, register models, export what is in production'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health backup restore models demo config completions man help" -f -a "demo" -d 'Make a sample MLflow store and migrate it, to see what this tool does'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health backup restore models demo config completions man help" -f -a "config" -d 'Settings and where they come from'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health backup restore models demo config completions man help" -f -a "completions" -d 'Print a completion script for a shell'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health backup restore models demo config completions man help" -f -a "man" -d 'Write the man pages into a folder'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health backup restore models demo config completions man help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcommand_from migrate" -f -a "sqlite-to-pg" -d 'Move an MLflow SQLite database into PostgreSQL'
 complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcommand_from migrate" -f -a "export" -d 'Write a store into an archive: one file to keep, to send and to restore from'
 complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcommand_from migrate" -f -a "import" -d 'Make a store of an archive, in PostgreSQL or SQLite'
@@ -851,4 +1002,8 @@ complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcom
 complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcommand_from backup" -f -a "prune" -d 'Remove backups that no rule keeps, and contents that no backup refers to any more'
 complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcommand_from backup" -f -a "pin" -d 'Keep a backup for ever'
 complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcommand_from backup" -f -a "unpin" -d 'Let the rules decide on a backup again'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcommand_from models" -f -a "list" -d 'Every registered model in a line: versions, what is in Production and Staging, aliases, a metric, age'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcommand_from models" -f -a "show" -d 'One model, one version or one logged model: run, metrics, params, signature, tags, files, lineage'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcommand_from models" -f -a "register" -d 'Make a version of a registered model from a run\'s model, a logged model or an address'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcommand_from models" -f -a "export" -d 'What is in production, as a JSON document, and with --files also its artifacts'
 complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcommand_from config" -f -a "show" -d 'Each setting, its value (secrets masked) and its origin'

@@ -24,8 +24,11 @@
 //! | [`backup`] | database and artifacts as one unit: made, kept, verified, restored |
 //! | [`doctor`] | how a database differs from its revision, and the SQL that mends it |
 //! | [`health`] | the whole stack looked at, and one verdict |
+//! | [`promote`] | champion and challenger: gates, one switch under a lock, audit, the way back |
+//! | [`registry`] | the model registry looked at: models, versions and what they were made of |
+//! | [`shell`] | a shell command, bounded in time and in words |
 //! | [`demo`] | a sample store to try everything on |
-//! | [`state`] | what is remembered between runs: journals |
+//! | [`state`] | what is remembered between runs: journals, measurements, promotions |
 //! | [`notify`] | pings and webhooks: how a run ended, told to others |
 //! | [`config`] | settings in layers, each value with its origin; the only reader of the environment |
 //! | [`cli`], [`command`] | the command line, and each command from arguments to report |
@@ -52,7 +55,10 @@ pub mod migrate;
 pub mod mlflow;
 pub mod newfile;
 pub mod notify;
+pub mod promote;
+pub mod registry;
 pub mod report;
+pub mod shell;
 pub mod source;
 pub mod state;
 pub mod store;

@@ -85,6 +85,7 @@ fn adapters_do_not_know_each_other_or_a_capability() {
     uses_only("artifact/", &["artifact", "domain", "engine", "tls"]);
     uses_only("mlflow/", &["domain", "mlflow", "tls", "TOOL"]);
     uses_only("tls.rs", &["domain"]);
+    uses_only("shell.rs", &["engine"]);
     uses_only("archive/", &["domain", "engine", "newfile", "archive"]);
     uses_only("newfile.rs", &["domain"]);
     uses_only("notify/", &["domain", "notify", "TOOL"]);
@@ -99,9 +100,13 @@ fn capabilities_neither_print_nor_parse() {
     uses_only("migrate/", &["domain", "engine", "store", "archive", "source", "newfile", "migrate", "TOOL"]);
     let backup = ["domain", "engine", "store", "archive", "artifact", "mlflow", "migrate", "newfile", "backup", "TOOL"];
     uses_only("backup/", &backup);
+    let promote = ["domain", "engine", "mlflow", "registry", "shell", "store", "promote"];
+    uses_only("promote/", &promote);
     uses_only("demo/", &["domain", "engine", "store", "migrate", "source", "demo"]);
     uses_only("doctor/", &["domain", "engine", "store", "doctor"]);
-    uses_only("health/", &["domain", "engine", "store", "artifact", "mlflow", "tls", "doctor", "backup", "health"]);
+    let health = ["artifact", "backup", "doctor", "mlflow", "registry", "shell", "store", "tls"];
+    uses_only("health/", &[&["domain", "engine", "health"], &health[..]].concat());
+    uses_only("registry/", &["domain", "engine", "artifact", "backup", "mlflow", "registry", "TOOL"]);
     uses_only("state/", &["domain", "newfile", "state"]);
     uses_only("cli/", &["cli", "command"]);
 }

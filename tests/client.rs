@@ -88,7 +88,7 @@ fn model(m: &RegisteredModel) -> Value {
 
 fn logged(m: &LoggedModel) -> Value {
     let mut metrics: Vec<(&str, String, i64, i64)> =
-        m.metrics.iter().map(|(key, p)| (key.as_str(), bits(p.value), p.timestamp, p.step)).collect();
+        m.metrics.iter().map(|m| (m.key.as_str(), bits(m.point.value), m.point.timestamp, m.point.step)).collect();
     metrics.sort();
     json!({ "id": m.id, "experiment_id": m.experiment_id, "name": m.name, "status": m.status,
             "artifact_uri": m.artifact_uri, "source_run_id": m.source_run_id, "created": m.created,

@@ -5,6 +5,8 @@ pub(crate) mod db;
 pub(crate) mod demo;
 pub(crate) mod health;
 pub(crate) mod migrate;
+pub(crate) mod models;
+pub(crate) mod promote;
 
 use std::path::PathBuf;
 
@@ -24,8 +26,8 @@ stdout carries the result and nothing else; progress, warnings and hints go to s
 
 /// The operator's toolkit for MLflow
 ///
-/// Looks at the whole stack in one cron line: server, database, artifacts, registry, runs, metrics and backups. Backs
-/// database and artifacts up as one unit while the stack is in use, proves the backups and restores them. Moves an MLflow
+/// Looks at the whole stack in one cron line: server, database, artifacts, registry, runs, metrics and backups. Puts models
+/// into production through gates, and back. Backs database and artifacts up as one unit while the stack is in use, proves the backups and restores them. Moves an MLflow
 /// backend database from SQLite to PostgreSQL, exact to the cell and all or nothing, writes it into archives and brings it
 /// back, compares any two stores, sets a PostgreSQL up for MLflow, and finds and mends what is not as MLflow makes it.
 /// Works on the databases of MLflow 1.0 to 3.17 at every schema revision.
@@ -50,6 +52,11 @@ pub(crate) enum Command {
     Health(health::Health),
     Backup(Box<backup::Backup>),
     Restore(backup::Restore),
+    Promote(Box<promote::Promote>),
+    Rollback(promote::Rollback),
+    /// Look at the model registry, register models, export what is in production, tell who was champion when
+    #[command(subcommand)]
+    Models(models::Models),
     /// Make a sample MLflow store and migrate it, to see what this tool does
     Demo(demo::Demo),
     /// Settings and where they come from

@@ -6,6 +6,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 
 use super::messages::{Telling, told};
+use super::server::runtime;
 use super::{Context, Ended, journal};
 use crate::artifact::S3;
 use crate::backup::bundle::Bundle;
@@ -46,13 +47,12 @@ pub(super) fn run(context: &Context, arguments: Backup) -> Result<u8, Ended> {
 /// The ways to folders and buckets.
 pub(super) fn ways(context: &Context) -> Outcome<Ways> {
     let settings = &context.settings;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let server = settings.tracking().and_then(|server| server.map(|server| Client::new(&server, PATIENCE)).transpose());
     Ok(Ways {
         artifact_root: settings.artifact_root().map(ArtifactAddress::parse),
         server,
         s3: S3::new(settings.s3()?),
-        runtime: runtime.map_err(|e| Failure::internal(format!("no threads: {e}")))?,
+        runtime: runtime()?,
         work_dir: settings.work_dir(),
         cancel: context.cancel.clone(),
     })

@@ -12,11 +12,14 @@ mod interrupt;
 mod journal;
 mod messages;
 mod migrate;
+mod models;
+mod promote;
 mod restore;
+mod server;
 
 use clap::{Parser, ValueEnum};
 
-use crate::cli::{Cli, Command, Global, Output, backup::Command as Kept, migrate::Migrate, word};
+use crate::cli::{Cli, Command, Global, Output, backup::Command as Kept, migrate::Migrate, models::Models, word};
 use crate::config::environment::Environment;
 use crate::config::{Flags, Settings};
 use crate::domain::consent::Consent;
@@ -104,6 +107,9 @@ pub fn run() -> u8 {
         Command::Restore(arguments) => messages::told(&context, &arguments.messages, "mlops restore", || {
             restore::run(&context, &arguments, artifact_root.as_deref())
         }),
+        Command::Promote(arguments) => promote::promote(&context, &arguments),
+        Command::Rollback(arguments) => promote::rollback(&context, &arguments),
+        Command::Models(models) => models::run(&context, &models),
         Command::Demo(arguments) => demo::run(&context, arguments),
         Command::Config(crate::cli::Config::Show) => config::show(&context),
         Command::Completions { shell } => generate::completions(shell),
@@ -151,6 +157,15 @@ fn name(command: &Command) -> &'static str {
             Some(Kept::Unpin(_)) => "backup.unpin",
         },
         Command::Restore(_) => "restore",
+        Command::Promote(_) => "promote",
+        Command::Rollback(_) => "rollback",
+        Command::Models(models) => match models {
+            Models::List(_) => "models.list",
+            Models::Show(_) => "models.show",
+            Models::Register(_) => "models.register",
+            Models::Export(_) => "models.export",
+            Models::History(_) => "models.history",
+        },
         Command::Demo(_) => "demo",
         Command::Config(crate::cli::Config::Show) => "config.show",
         Command::Completions { .. } => "completions",

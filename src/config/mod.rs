@@ -26,6 +26,7 @@ use crate::domain::address::{StoreAddress, shown};
 use crate::domain::failure::{Failure, Outcome};
 use crate::domain::health::settings::HealthSettings;
 use crate::domain::object_storage::S3Access;
+use crate::domain::promotion::settings::Wanted;
 use crate::domain::retention::Rule;
 use crate::domain::server::{Connection, Proxy, ServerAddress};
 
@@ -259,6 +260,24 @@ impl Settings {
             }
         }
         Ok(health)
+    }
+
+    /// What is asked of a model's challengers, and what its aliases are called.
+    pub fn promotion(&self, model: &str) -> Wanted {
+        let promote = self.sections.promote.as_ref();
+        promote.and_then(|p| p.models.get(model)).cloned().unwrap_or_default()
+    }
+
+    /// The alias of versions in production, where no model has one of its own.
+    pub fn champion(&self) -> &str {
+        self.sections.registry.as_ref().and_then(|r| r.alias.as_deref()).unwrap_or("champion")
+    }
+
+    /// Who runs this, and where: `user@host`.
+    pub fn who(&self) -> String {
+        let user = self.environment.get("USER").or_else(|| self.environment.get("LOGNAME"));
+        let user = user.unwrap_or_else(|| format!("uid {}", rustix::process::geteuid().as_raw()));
+        format!("{user}@{}", self.host())
     }
 
     /// Who is told of the health.

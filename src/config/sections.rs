@@ -12,6 +12,7 @@ use toml::de::{DeValue, ValueDeserializer};
 use crate::domain::failure::Failure;
 use crate::domain::health::settings::{Activity, Judgement, Metric, Probe, Registry};
 use crate::domain::health::sound::{self, Place, Sound, Wrong};
+use crate::domain::promotion::settings::{self as promotion, PromoteSettings};
 
 /// `[tls]`: the certificates of the tracking server. Its environment variables beat it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -52,7 +53,8 @@ pub(super) struct S3 {
 }
 
 /// The names of all of them.
-pub(super) const NAMES: &[&str] = &["health", "activity", "metric", "probe", "registry", "tls", "notify", "s3"];
+pub(super) const NAMES: &[&str] =
+    &["health", "activity", "metric", "probe", "registry", "promote", "tls", "notify", "s3"];
 
 /// Those of a file, or of a profile in it. `None`: it has none.
 #[derive(Debug, Clone, Default)]
@@ -62,6 +64,7 @@ pub(super) struct Sections {
     pub(super) metric: Option<Vec<Metric>>,
     pub(super) probe: Option<Vec<Probe>>,
     pub(super) registry: Option<Registry>,
+    pub(super) promote: Option<PromoteSettings>,
     pub(super) tls: Option<Tls>,
     pub(super) notify: Option<Notify>,
     pub(super) s3: Option<S3>,
@@ -82,6 +85,7 @@ impl Sections {
             "metric" => self.metric = Some(sound_one(value, |m: &Vec<_>| sound::metrics(m))?),
             "probe" => self.probe = Some(sound_one(value, |p: &Vec<_>| sound::probes(p))?),
             "registry" => self.registry = Some(sound_one(value, sound::registry)?),
+            "promote" => self.promote = Some(sound_one(value, promotion::sound)?),
             "tls" => self.tls = Some(sound_one(value, tls)?),
             "s3" => self.s3 = Some(sound_one(value, s3)?),
             _ => {
@@ -103,6 +107,7 @@ impl Sections {
             metric: other.metric.or(self.metric),
             probe: other.probe.or(self.probe),
             registry: other.registry.or(self.registry),
+            promote: other.promote.or(self.promote),
             tls: other.tls.or(self.tls),
             notify: other.notify.or(self.notify),
             s3: other.s3.or(self.s3),
@@ -123,6 +128,7 @@ impl Sections {
             ("metric", self.metric.as_ref().map(|m| listed(m.iter().map(|m| m.name.as_str())))),
             ("probe", self.probe.as_ref().map(|p| listed(p.iter().map(|p| p.name.as_str())))),
             ("registry", self.registry.as_ref().map(|r| listed(r.production.iter().map(String::as_str)))),
+            ("promote", self.promote.as_ref().map(|p| listed(p.models.keys().map(String::as_str)))),
             (
                 "tls",
                 self.tls.as_ref().map(|t| {

@@ -157,12 +157,23 @@ pub struct LoggedModel {
     pub created: Option<i64>,
     /// When it was changed.
     pub updated: Option<i64>,
-    /// The metrics that it was judged by.
-    pub metrics: Vec<(String, MetricPoint)>,
+    /// The metrics that it was judged by. A metric that was measured more than once stands there more than once.
+    pub metrics: Vec<LoggedMetric>,
     /// Params.
     pub params: Pairs,
     /// Tags.
     pub tags: Pairs,
+}
+
+/// A metric of a logged model.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LoggedMetric {
+    /// Its name.
+    pub key: String,
+    /// The run that measured it.
+    pub run_id: String,
+    /// The value; MLflow keeps NaN as 0.0 here.
+    pub point: MetricPoint,
 }
 
 /// A file or a folder among artifacts.

@@ -11,6 +11,7 @@ use crate::domain::tracking::{MetricPoint, Run};
 use crate::domain::trend::{self, Trend};
 use crate::mlflow::Client;
 use crate::mlflow::fault::Reply;
+use crate::registry::metrics::origin;
 
 use super::Stack;
 use super::probe::shown;
@@ -136,18 +137,11 @@ async fn judged(
         Err(what) => return Ok(Err(what)),
     };
     let mut judged = Judged { called: format!("{model} version {}", version.version), metrics: Vec::new() };
-    if !version.run_id.is_empty()
-        && let Some(run) = client.run(&version.run_id).await?
-    {
-        judged.called = format!("{}, {}", judged.called, called(&run));
-        judged.metrics = run.metrics;
+    let origin = origin(client, &version).await?;
+    if let Some(run) = &origin.run {
+        judged.called = format!("{}, {}", judged.called, called(run));
     }
-    // From MLflow 3 on a model has metrics of its own, which say more of it than those of its run.
-    if let Some(id) = version.source.strip_prefix("models:/").filter(|id| id.starts_with("m-"))
-        && let Some(logged) = client.logged_model(id).await?
-    {
-        judged.metrics.splice(0..0, logged.metrics);
-    }
+    judged.metrics = origin.metrics;
     if judged.metrics.is_empty() {
         return Ok(Err(format!("{} has no metrics: its run is gone, or logged none", judged.called)));
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::{Body, Method, Response};
 
-use super::fault::{Reply, Trouble, broken};
+use super::fault::{Reply, Trouble, broken, known};
 use super::send::Ask;
 use super::{Client, Pages, wire};
 use crate::domain::tracking::ArtifactFile;
@@ -54,6 +54,49 @@ impl Client {
         }
         let open = |w: wire::Files| (wire::all(w.files), w.next_page_token);
         Pages::new(self, Ask::get("artifacts/list", query), open, |f: &ArtifactFile| f.path.clone())
+    }
+
+    /// A small file of a run, of at most so many bytes. The server reads it in whatever store it lies.
+    ///
+    /// # Errors
+    /// Any fault; a file that is not there is 404, and 500 on releases up to 3.4 at least.
+    pub async fn run_file(&self, run: &str, path: &str, most: usize) -> Reply<Vec<u8>> {
+        let query = vec![("run_id", run.to_owned()), ("path", path.to_owned())];
+        Ok(self.at_most(&Ask::plain("/get-artifact").with(query), most).await?.value)
+    }
+
+    /// The same of a model version. Where the version's source is `runs:/` and the run's artifacts lie behind the proxy,
+    /// the server cannot (store/artifact/mlflow_artifacts_repo.py wants an http address, and the server's is its store's).
+    ///
+    /// # Errors
+    /// As [`Client::run_file`].
+    pub async fn version_file(&self, model: &str, version: u64, path: &str, most: usize) -> Reply<Vec<u8>> {
+        let query = vec![("name", model.to_owned()), ("version", version.to_string()), ("path", path.to_owned())];
+        Ok(self.at_most(&Ask::plain("/model-versions/get-artifact").with(query), most).await?.value)
+    }
+
+    /// The same of a logged model; `None`: there is none, or no such file, or the release has no logged models.
+    ///
+    /// # Errors
+    /// As [`Client::run_file`].
+    pub async fn logged_model_file(&self, id: &str, path: &str, most: usize) -> Reply<Option<Vec<u8>>> {
+        let route = format!("/ajax-api/2.0/mlflow/logged-models/{}/artifacts/files", quoted(id));
+        let ask = Ask::plain(&route).with(vec![("artifact_file_path", path.to_owned())]);
+        Ok(known(self.at_most(&ask, most).await)?.map(|a| a.value))
+    }
+
+    /// What is in a folder of a logged model's files, by paths from their root, which is the empty path; `None`: there is
+    /// no such model, or the release has none.
+    ///
+    /// # Errors
+    /// Any other fault.
+    pub async fn logged_model_artifacts(&self, id: &str, path: &str) -> Reply<Option<Vec<ArtifactFile>>> {
+        let mut query = Vec::new();
+        if !path.is_empty() {
+            query.push(("artifact_directory_path", path.to_owned()));
+        }
+        let ask = Ask::get(&format!("logged-models/{}/artifacts/directories", quoted(id)), query);
+        Ok(known(self.ask::<wire::GotFiles>(&ask).await)?.map(|a| wire::all(a.value.files)))
     }
 
     /// What is in a folder below the proxy's root, by bare names.

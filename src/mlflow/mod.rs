@@ -19,6 +19,7 @@ use std::time::Duration;
 pub use artifact::Download;
 pub use fault::{Fault, Reply, Trouble};
 pub use pages::Pages;
+pub use registry::NewVersion;
 pub use reqwest::Body;
 pub use server::{Certificate, certificate};
 pub use tracking::Runs;

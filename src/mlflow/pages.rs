@@ -64,6 +64,18 @@ impl<T: Send + 'static> Pages<T> {
         }
     }
 
+    /// The same list with only those items.
+    pub(super) fn only(self, keep: impl Fn(&T) -> bool + Send + 'static) -> Pages<T> {
+        let mut sift = self.sift;
+        Pages {
+            sift: Box::new(move |page| {
+                page.retain(&keep);
+                sift(page);
+            }),
+            ..self
+        }
+    }
+
     /// The next page, never an empty one; `None` at the end.
     ///
     /// # Errors

@@ -145,11 +145,16 @@ impl Client {
 
     /// The answer as it came, asked for again where that is safe and there is time.
     pub(super) async fn bytes(&self, ask: &Ask) -> Reply<Answer<Vec<u8>>> {
+        self.at_most(ask, MOST).await
+    }
+
+    /// The same; an answer of more bytes is malformed.
+    pub(super) async fn at_most(&self, ask: &Ask, most: usize) -> Reply<Answer<Vec<u8>>> {
         let end = Instant::now() + self.bounds.call;
         let mut turn = 1;
         loop {
             let begun = Instant::now();
-            let tried = tokio::time::timeout_at(end.into(), self.exchange(ask, begun)).await;
+            let tried = tokio::time::timeout_at(end.into(), self.exchange(ask, most, begun)).await;
             let mut trouble = match tried {
                 Ok(Ok(answer)) => return Ok(answer),
                 Ok(Err(trouble)) => trouble,
@@ -166,10 +171,10 @@ impl Client {
         }
     }
 
-    async fn exchange(&self, ask: &Ask, begun: Instant) -> Reply<Answer<Vec<u8>>> {
+    async fn exchange(&self, ask: &Ask, most: usize, begun: Instant) -> Reply<Answer<Vec<u8>>> {
         let (mut response, date) = self.open(ask).await?;
         let status = response.status().as_u16();
-        let value = self.read(&mut response, MOST).await?;
+        let value = self.read(&mut response, most).await?;
         let exchange = Exchange { took: begun.elapsed(), status, date };
         tracing::debug!("{} {} {status} {} ms", ask.method, ask.path, exchange.took.as_millis());
         Ok(Answer { value, exchange })

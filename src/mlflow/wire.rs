@@ -92,6 +92,7 @@ wire! {
     Alias { alias: String = "text", version: String = "text", }
     Metric {
         key: String = "text", value: f64 = "real", timestamp: Option<i64> = "whole", step: Option<i64> = "whole",
+        run_id: String = "text",
     }
     Experiment {
         experiment_id: String = "text", name: String = "text", artifact_location: String = "text",
@@ -132,6 +133,7 @@ wire! {
     MadeExperiment { experiment_id: String = "text", }
     GotRun { run: Run = "or_default", }
     GotVersion { model_version: ModelVersion = "or_default", }
+    GotModel { registered_model: RegisteredModel = "or_default", }
     GotVersions { model_versions: Vec<ModelVersion> = "or_default", }
     GotLoggedModel { model: LoggedModel = "or_default", }
     Location { artifact_uri: String = "text", }
@@ -163,6 +165,13 @@ pub(super) fn all<T, U: From<T>>(wire: Vec<T>) -> Vec<U> {
 impl From<Metric> for told::MetricPoint {
     fn from(m: Metric) -> Self {
         told::MetricPoint { value: m.value, timestamp: m.timestamp.unwrap_or(0), step: m.step.unwrap_or(0) }
+    }
+}
+
+impl From<Metric> for told::LoggedMetric {
+    fn from(mut m: Metric) -> Self {
+        let (key, run_id) = (std::mem::take(&mut m.key), std::mem::take(&mut m.run_id));
+        told::LoggedMetric { key, run_id, point: m.into() }
     }
 }
 
@@ -242,7 +251,7 @@ impl From<LoggedModel> for told::LoggedModel {
             source_run_id: info.source_run_id,
             created: info.creation_timestamp_ms,
             updated: info.last_updated_timestamp_ms,
-            metrics: points(data.metrics),
+            metrics: all(data.metrics),
             params: pairs(data.params),
             tags: pairs(info.tags),
         }

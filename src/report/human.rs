@@ -3,8 +3,8 @@
 use anstyle::{AnsiColor, Style};
 
 use super::table::{bytes, grouped, seconds, table};
-use super::{Result, health, init_view};
-use super::{backup, doctor};
+use super::{Result, health, init_view, models};
+use super::{backup, doctor, promote};
 use crate::config::Setting;
 use crate::demo::Shown;
 use crate::domain::failure::Failure;
@@ -50,6 +50,11 @@ pub(super) fn text(result: &Result<'_>) -> String {
         Result::Pinned(id, pinned) => backup::pinned(id, *pinned),
         Result::RestorePlan(ready) => backup::restore_plan(ready),
         Result::Restored(restored) => backup::restored(restored),
+        Result::PromotionPlan(plan, dry) => promote::plan(plan, *dry),
+        Result::Judged(plan, verdict, written) => promote::judged(plan, verdict, *written),
+        Result::Promoted(promotion) => promote::promoted(promotion),
+        Result::PromotionHistory(history) => promote::history(history),
+        Result::Models(told) => models::text(told),
         Result::Settings(settings) => settings_text(settings),
         Result::Demo(shown) => demo_text(shown),
         Result::Init(plan) => init_view::text(plan),

@@ -4,7 +4,7 @@
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{Reporter, Result, backup, health, init_view};
+use super::{Reporter, Result, backup, health, init_view, models, promote};
 use crate::TOOL;
 use crate::config::Setting;
 use crate::demo::Shown;
@@ -102,6 +102,11 @@ fn value(result: &Result<'_>) -> Value {
         Result::Pinned(id, pinned) => json!({"id": id, "pinned": pinned}),
         Result::RestorePlan(ready) => backup::restore_plan_value(ready),
         Result::Restored(restored) => backup::restored_value(restored),
+        Result::PromotionPlan(plan, _) => promote::plan_value(plan),
+        Result::Judged(plan, verdict, written) => promote::judged_value(plan, verdict, *written),
+        Result::Promoted(promotion) => promote::promoted_value(promotion),
+        Result::PromotionHistory(history) => promote::history_value(history),
+        Result::Models(told) => models::value(told),
         Result::Settings(settings) => settings_value(settings),
         Result::Demo(shown) => demo_value(shown),
         Result::Init(plan) => init_view::value(plan),

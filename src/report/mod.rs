@@ -8,7 +8,9 @@ mod human;
 mod init_view;
 mod json;
 mod logging;
+mod models;
 mod progress;
+mod promote;
 mod table;
 
 use std::io::{IsTerminal, Write};
@@ -30,11 +32,15 @@ use crate::migrate::outcome::Migrated;
 use crate::migrate::plan::Plan;
 use crate::migrate::survey::Finding;
 use crate::migrate::verify::Compared;
+use crate::promote::audit::History;
+use crate::promote::plan::Plan as PromotionPlan;
+use crate::promote::switch::Promotion;
 use crate::source::OpenStore;
 use crate::store::postgres::provision as init;
 
 pub use exit::{Codes, PARTIAL, code};
 pub use json::{CERTIFICATE, certificate, time};
+pub use models::Models;
 
 /// The form of the result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,6 +108,16 @@ pub enum Result<'a> {
     RestorePlan(&'a Ready),
     /// A restore.
     Restored(&'a Restored),
+    /// The plan of a promotion, and whether it was only asked for.
+    PromotionPlan(&'a PromotionPlan, bool),
+    /// What the gates say of a version, in a word, and whether that was left with it.
+    Judged(&'a PromotionPlan, &'a str, bool),
+    /// A promotion or a rollback.
+    Promoted(&'a Promotion),
+    /// Who was champion when.
+    PromotionHistory(&'a History),
+    /// Something of the model registry.
+    Models(Models<'a>),
     /// Settings.
     Settings(&'a [Setting]),
     /// A demonstration.
@@ -132,6 +148,11 @@ pub struct Reporter {
 /// One line on a backup, for a message.
 pub fn backup_line(manifest: &Manifest) -> String {
     backup::line(manifest)
+}
+
+/// The plan of a promotion, for people.
+pub fn promotion_plan(plan: &PromotionPlan) -> String {
+    promote::plan(plan, false)
 }
 
 /// Whether colours are used, for all that is printed from here on.

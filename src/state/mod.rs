@@ -2,5 +2,6 @@
 
 pub mod history;
 mod journal;
+pub mod promotions;
 
 pub use journal::{Journal, Unfinished, new_id, unfinished};

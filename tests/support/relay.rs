@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -14,6 +15,8 @@ pub(crate) enum Fate {
     Instead(&'static str),
     /// The server does not hear of it, and the connection is cut.
     Lost,
+    /// The server does it, and this answer comes in place of its own.
+    Denied(&'static str),
     /// The server does it, and its answer is cut after so many bytes of its body.
     Cut(usize),
     /// The server does it, and no answer comes.
@@ -35,6 +38,7 @@ pub(crate) struct Relay {
     pub(crate) port: u16,
     judge: Arc<Mutex<Judge>>,
     lines: Arc<Mutex<Vec<String>>>,
+    open: Arc<AtomicUsize>,
 }
 
 impl Relay {
@@ -43,20 +47,30 @@ impl Relay {
         let own = listener.local_addr().unwrap().port();
         let judge: Arc<Mutex<Judge>> = Arc::new(Mutex::new(Box::new(|_| Fate::Through)));
         let lines: Arc<Mutex<Vec<String>>> = Arc::default();
-        let (judging, list) = (judge.clone(), lines.clone());
+        let open: Arc<AtomicUsize> = Arc::default();
+        let (judging, list, count) = (judge.clone(), lines.clone(), open.clone());
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
-                let (judge, lines) = (judging.clone(), list.clone());
-                std::thread::spawn(move || pass(&client, port, &judge, &lines));
+                let (judge, lines, open) = (judging.clone(), list.clone(), count.clone());
+                open.fetch_add(1, Ordering::SeqCst);
+                std::thread::spawn(move || {
+                    pass(&client, port, &judge, &lines);
+                    open.fetch_sub(1, Ordering::SeqCst);
+                });
             }
         });
-        Relay { port: own, judge, lines }
+        Relay { port: own, judge, lines, open }
     }
 
     /// From now on each request's fate is asked for, by its head.
     pub(crate) fn judge(&self, judge: impl FnMut(&str) -> Fate + Send + 'static) {
         *self.judge.lock().unwrap() = Box::new(judge);
         self.lines.lock().unwrap().clear();
+    }
+
+    /// Whether nothing is under way: what the server does for one who is gone is done.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.open.load(Ordering::SeqCst) == 0
     }
 
     /// The first lines of what was asked since then.
@@ -84,7 +98,7 @@ fn pass(client: &TcpStream, port: u16, judge: &Mutex<Judge>, lines: &Mutex<Vec<S
         Fate::Instead(answer) => client.write_all(answer.as_bytes()).ok()?,
         Fate::Silent => std::thread::sleep(Duration::from_secs(30)),
         Fate::Lost => {}
-        Fate::Through | Fate::Cut(_) | Fate::Swallowed => {
+        Fate::Through | Fate::Denied(_) | Fate::Cut(_) | Fate::Swallowed => {
             let mut server = TcpStream::connect(("127.0.0.1", port)).ok()?;
             // No header that is signed.
             let head = head.replacen("\r\n", "\r\nConnection: close\r\n", 1);
@@ -92,6 +106,9 @@ fn pass(client: &TcpStream, port: u16, judge: &Mutex<Judge>, lines: &Mutex<Vec<S
             server.write_all(&body).ok()?;
             let mut answer = Vec::new();
             server.read_to_end(&mut answer).ok()?;
+            if let Fate::Denied(instead) = fate {
+                answer = instead.into();
+            }
             let head = answer.windows(4).position(|w| w == b"\r\n\r\n")? + 4;
             let most = match fate {
                 Fate::Cut(most) => answer.len().min(head + most),

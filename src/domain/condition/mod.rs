@@ -182,6 +182,11 @@ impl Condition {
         self.operands().into_iter().filter_map(name).collect()
     }
 
+    /// Whether a side is more than one number or one name.
+    pub fn computes(&self) -> bool {
+        [&self.left, &self.right].iter().any(|side| matches!(side, Term::Negated(_) | Term::Pair(..)))
+    }
+
     /// Judges it with these values.
     ///
     /// # Errors

@@ -16,6 +16,7 @@ use crate::domain::failure::Failure;
 use crate::domain::health::{Limits, Reading, Unit};
 use crate::domain::tracking::{ModelVersion, value};
 use crate::mlflow::Client;
+use crate::registry::location;
 
 /// Versions that are looked at, the newest.
 pub const MOST: usize = 2000;
@@ -109,10 +110,10 @@ async fn look_at_all(place: &Artifacts, server: &Client, versions: &[ModelVersio
 
 async fn look_at(place: &Artifacts, server: &Client, version: &ModelVersion, end: Instant) -> Found {
     let server = server.within(end.saturating_duration_since(Instant::now()));
-    let first = match resolve(&server, version).await {
+    let first = match location::resolve(&server, version).await {
         Ok(Some(address)) => seek(place, &server, address, end).await,
         Ok(None) => Found::Seen(Presence::Gone),
-        Err(failure) => unseen(failure),
+        Err(trouble) => unseen(trouble.failure),
     };
     let left = end.saturating_duration_since(Instant::now());
     let missing = match &first {
@@ -124,49 +125,15 @@ async fn look_at(place: &Artifacts, server: &Client, version: &ModelVersion, end
         return first;
     }
     // MLflow 3 keeps a run's model apart from the run's other files.
-    match logged_model(&server, version).await {
-        Ok(Some(address)) => seek(place, &server, address, end).await,
+    match location::logged_model(&server, version).await {
+        Ok(Some(model)) => seek(place, &server, ArtifactAddress::parse(&model.artifact_uri), end).await,
         Ok(None) => first,
-        Err(failure) => unseen(failure),
+        Err(trouble) => unseen(trouble.failure),
     }
 }
 
 fn unseen(failure: Failure) -> Found {
     Found::Seen(Presence::Unseen(failure.message))
-}
-
-/// The place that a version's source means; `None`: what it names is not there any more.
-async fn resolve(server: &Client, version: &ModelVersion) -> Result<Option<ArtifactAddress>, Failure> {
-    let mut address = ArtifactAddress::parse(&version.source);
-    if matches!(address, ArtifactAddress::LoggedModel(_) | ArtifactAddress::Version { .. }) {
-        let Some(location) = server.model_version_location(&version.name, version.version).await? else {
-            return Ok(None);
-        };
-        address = ArtifactAddress::parse(&location);
-    }
-    match address {
-        ArtifactAddress::LoggedModel(id) => {
-            Ok(server.logged_model(&id).await?.map(|m| ArtifactAddress::parse(&m.artifact_uri)))
-        }
-        ArtifactAddress::Run { id, path } => {
-            Ok(server.run(&id).await?.map(|r| ArtifactAddress::parse(&r.artifact_uri).join(&path)))
-        }
-        other => Ok(Some(other)),
-    }
-}
-
-/// The logged model that a source `runs:/id/name` means on MLflow 3 (store/artifact/runs_artifact_repo.py).
-async fn logged_model(server: &Client, version: &ModelVersion) -> Result<Option<ArtifactAddress>, Failure> {
-    let ArtifactAddress::Run { id, path } = ArtifactAddress::parse(&version.source) else { return Ok(None) };
-    let quotable = |text: &str| !text.contains(['\'', '"', '\\']);
-    let Some(run) = server.run(&id).await? else { return Ok(None) };
-    if path.is_empty() || !quotable(&path) || !quotable(&id) {
-        return Ok(None);
-    }
-    let filter = format!("source_run_id = '{id}' AND name = '{path}'");
-    let Some(mut pages) = server.logged_models(&[run.experiment_id], &filter, 10).await? else { return Ok(None) };
-    let models = pages.next().await?.unwrap_or_default();
-    Ok(models.first().map(|m| ArtifactAddress::parse(&m.artifact_uri)))
 }
 
 /// Looks for something at an address.

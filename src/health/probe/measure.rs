@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 use reqwest::redirect::Policy;
 use serde_json::Value;
 
-use super::command;
 use crate::domain::address::StoreAddress;
 use crate::domain::condition::json_path;
 use crate::domain::health::settings::Probe;
 use crate::domain::health::{Reading, Status};
 use crate::engine::cancel::Cancel;
 use crate::health::Stack;
+use crate::shell;
 use crate::store::postgres::cell;
 use crate::store::postgres::connect::Postgres;
 use crate::tls;
@@ -222,7 +222,7 @@ async fn ask_database(stack: &Stack, probe: &Probe, query: &str, within: Duratio
 async fn run(command: &str, within: Duration, cancel: &Cancel) -> Result<Seen, String> {
     let (command, cancel) = (command.to_owned(), cancel.clone());
     let begun = Instant::now();
-    let ended = tokio::task::spawn_blocking(move || command::run(&command, within, &cancel))
+    let ended = tokio::task::spawn_blocking(move || shell::run(&command, &[], within, &cancel))
         .await
         .map_err(|_| "the command could not be run".to_owned())??;
     let took = begun.elapsed();

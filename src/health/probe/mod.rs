@@ -1,6 +1,5 @@
 //! The layer *probe*: what the configuration asks of other services, each by itself and one against another.
 
-mod command;
 mod measure;
 
 use std::collections::BTreeMap;

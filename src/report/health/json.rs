@@ -57,7 +57,7 @@ fn bound(bound: Bound) -> Value {
     }
 }
 
-fn number(value: f64) -> Value {
+pub(in crate::report) fn number(value: f64) -> Value {
     match value {
         v if v.is_nan() => "NaN".into(),
         f64::INFINITY => "Infinity".into(),

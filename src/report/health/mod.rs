@@ -10,7 +10,7 @@ pub mod plan;
 pub mod prometheus;
 pub mod table;
 pub mod textfile;
-mod words;
+pub(super) mod words;
 
 use crate::domain::health::Status;
 

@@ -7,7 +7,7 @@ use crate::domain::harmless::line;
 use crate::domain::health::{Bound, Examination, Measure, Reading, Status, Unit, checks};
 
 /// `1 check`, `2 checks`.
-pub(super) fn counted(number: usize, word: &str) -> String {
+pub(in crate::report) fn counted(number: usize, word: &str) -> String {
     if number == 1 { format!("1 {word}") } else { format!("{} {word}s", grouped(number as u64)) }
 }
 
@@ -22,7 +22,7 @@ pub(super) fn loud(status: Status) -> &'static str {
 }
 
 /// A number with its unit, with as many digits as are worth reading.
-pub(super) fn amount(value: f64, unit: Unit) -> String {
+pub(in crate::report) fn amount(value: f64, unit: Unit) -> String {
     if !value.is_finite() {
         return if value.is_nan() { "NaN".to_owned() } else { if value > 0.0 { "Inf" } else { "-Inf" }.to_owned() };
     }
@@ -75,7 +75,7 @@ fn span(seconds: f64) -> String {
 }
 
 /// The time between two moments.
-pub(super) fn age(from: Timestamp, to: Timestamp) -> String {
+pub(in crate::report) fn age(from: Timestamp, to: Timestamp) -> String {
     span(to.duration_since(from).as_secs_f64().max(0.0))
 }
 

@@ -329,8 +329,11 @@ pub fn lock(client: &mut Client, schema: &str, cancel: &Cancel) -> Outcome<()> {
     lock_on(client, schema, &format!("works on the schema {schema} of this database"), cancel)
 }
 
-/// Takes the lock of that name; `does` says what its holder does.
-pub(super) fn lock_on(client: &mut Client, name: &str, does: &str, cancel: &Cancel) -> Outcome<()> {
+/// Takes the lock of that name; `does` says what its holder does. It lasts as long as `client`'s session.
+///
+/// # Errors
+/// Locked: another session holds it and does not let go.
+pub fn lock_on(client: &mut Client, name: &str, does: &str, cancel: &Cancel) -> Outcome<()> {
     let failed = |e: postgres::Error| target_failure("taking the lock", &e);
     let begun = Instant::now();
     loop {

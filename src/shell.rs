@@ -18,10 +18,13 @@ const MOST: u64 = 64 << 10;
 const REST: Duration = Duration::from_millis(500);
 
 /// How a command ended.
-pub(super) struct Ended {
-    pub(super) status: ExitStatus,
-    pub(super) out: String,
-    pub(super) err: String,
+pub struct Ended {
+    /// Its exit code, or the signal that ended it.
+    pub status: ExitStatus,
+    /// The beginning of what it wrote to stdout.
+    pub out: String,
+    /// The beginning of what it wrote to stderr.
+    pub err: String,
 }
 
 /// The group of a command, for as long as it has not been waited for: a number that is taken again is not ended.
@@ -40,12 +43,16 @@ impl Group {
     }
 }
 
-/// Runs a command with `sh -c`. `Err`: why it did not come to its end.
-pub(super) fn run(command: &str, within: Duration, cancel: &Cancel) -> Result<Ended, String> {
+/// Runs a command with `sh -c`, with these variables beside its environment.
+///
+/// # Errors
+/// A sentence: why it did not come to its end.
+pub fn run(command: &str, variables: &[(&str, String)], within: Duration, cancel: &Cancel) -> Result<Ended, String> {
     let end = Instant::now() + within;
     let mut child = Command::new("sh")
         .arg("-c")
         .arg(command)
+        .envs(variables.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

@@ -1,0 +1,117 @@
+//! The lock that keeps two mlops from promoting one model at once: in the database where its address is known, and in
+//! the state folder of this machine in any case. A dead holder's lock is gone.
+
+use std::fs::{self, File, TryLockError};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use sha2::{Digest, Sha256};
+
+use crate::domain::address::{StoreAddress, shown};
+use crate::domain::failure::{Failure, Outcome};
+use crate::engine::cancel::Cancel;
+use crate::store::postgres::connect::Postgres;
+use crate::store::postgres::target;
+
+/// How long another one is waited for; its switch takes a second.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// What is locked, for as long as this lives.
+pub struct Lock {
+    _here: Option<File>,
+    _file: Option<File>,
+    _session: Option<postgres::Client>,
+    /// Whether it keeps away those on other machines, too.
+    pub shared: bool,
+}
+
+/// Who wants it, and for what.
+pub struct Claim<'a> {
+    /// The run's id.
+    pub id: &'a str,
+    /// The model.
+    pub model: &'a str,
+    /// The server, for people.
+    pub server: &'a str,
+    /// The backend database, where its address is known.
+    pub database: Option<&'a StoreAddress>,
+    /// The state folder.
+    pub state_dir: &'a Path,
+}
+
+impl Claim<'_> {
+    /// Takes it. A state folder that cannot be written to is a warning where the database is locked.
+    ///
+    /// # Errors
+    /// Locked: another one holds it. Target: the database cannot be locked. Configuration: nor can the state folder, and
+    /// there is nothing else.
+    pub fn take(&self, cancel: &Cancel) -> Outcome<(Lock, Vec<String>)> {
+        let name = format!("promote {}", self.model);
+        let mut warnings = Vec::new();
+        let here = match self.here(&name) {
+            Ok(file) => Some(wait(file, self, cancel)?),
+            Err(e) if self.database.is_some() => {
+                warnings.push(format!("{e}: only the database keeps other mlops away"));
+                None
+            }
+            Err(e) => {
+                return Err(
+                    Failure::configuration(e).hint("--state-dir DIR, or give the database: --backend-store-uri")
+                );
+            }
+        };
+        let (mut session, mut own) = (None, None);
+        match self.database {
+            None => {}
+            Some(StoreAddress::Postgres(address)) => {
+                let mut client = Postgres::new(address, self.id, cancel)?.connect().map_err(elsewhere)?;
+                target::lock_on(&mut client, &name, &format!("promotes {}", self.model), cancel)?;
+                session = Some(client);
+            }
+            Some(StoreAddress::Sqlite(path)) => {
+                // SQLite's own locks are of another kind (fcntl), which this one does not touch.
+                let file = File::open(path)
+                    .map_err(|e| elsewhere(Failure::target(format!("the database {}: {e}", shown(path)))))?;
+                own = Some(wait(file, self, cancel)?);
+            }
+            Some(StoreAddress::Archive(path)) => {
+                return Err(Failure::usage(format!("{} is no database", shown(path))));
+            }
+        }
+        let shared = matches!(self.database, Some(StoreAddress::Postgres(_)));
+        Ok((Lock { _here: here, _file: own, _session: session, shared }, warnings))
+    }
+
+    fn here(&self, name: &str) -> Result<File, String> {
+        let digest = Sha256::digest(format!("{} {name}", self.server));
+        let short: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        let folder = self.state_dir.join("promote");
+        fs::create_dir_all(&folder)
+            .and_then(|()| File::options().create(true).append(true).open(folder.join(format!("{short}.lock"))))
+            .map_err(|e| format!("the state folder {} cannot be used ({e})", shown(self.state_dir)))
+    }
+}
+
+fn elsewhere(failure: Failure) -> Failure {
+    let hint = "it keeps other mlops away while a version is promoted; on a machine that does not reach it leave \
+                --backend-store-uri and MLFLOW_BACKEND_STORE_URI out";
+    failure.hint(hint).on("locking the database")
+}
+
+fn wait(file: File, claim: &Claim<'_>, cancel: &Cancel) -> Outcome<File> {
+    let begun = Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if begun.elapsed() < PATIENCE => {
+                cancel.check()?;
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            Err(TryLockError::WouldBlock) => {
+                return Err(Failure::locked(format!("another mlops promotes {} on {}", claim.model, claim.server))
+                    .hint("wait until it has ended"));
+            }
+            Err(TryLockError::Error(e)) => return Err(Failure::target(format!("the lock cannot be taken: {e}"))),
+        }
+    }
+}
