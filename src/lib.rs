@@ -24,6 +24,7 @@
 //! | [`backup`] | database and artifacts as one unit: made, kept, verified, restored |
 //! | [`doctor`] | how a database differs from its revision, and the SQL that mends it |
 //! | [`health`] | the whole stack looked at, and one verdict |
+//! | [`cleanup`] | what is old, soft-deleted by policy, and put back |
 //! | [`promote`] | champion and challenger: gates, one switch under a lock, audit, the way back |
 //! | [`registry`] | the model registry looked at: models, versions and what they were made of |
 //! | [`shell`] | a shell command, bounded in time and in words |
@@ -43,6 +44,7 @@ pub const TOOL: &str = concat!("mlops ", env!("CARGO_PKG_VERSION"));
 pub mod archive;
 pub mod artifact;
 pub mod backup;
+pub mod cleanup;
 pub mod cli;
 pub mod command;
 pub mod config;

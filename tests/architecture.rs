@@ -100,14 +100,15 @@ fn capabilities_neither_print_nor_parse() {
     uses_only("migrate/", &["domain", "engine", "store", "archive", "source", "newfile", "migrate", "TOOL"]);
     let backup = ["domain", "engine", "store", "archive", "artifact", "mlflow", "migrate", "newfile", "backup", "TOOL"];
     uses_only("backup/", &backup);
-    let promote = ["domain", "engine", "mlflow", "registry", "shell", "store", "promote"];
+    uses_only("cleanup/", &["domain", "engine", "mlflow", "cleanup"]);
+    let promote = ["domain", "engine", "mlflow", "registry", "shell", "state", "store", "promote"];
     uses_only("promote/", &promote);
     uses_only("demo/", &["domain", "engine", "store", "migrate", "source", "demo"]);
     uses_only("doctor/", &["domain", "engine", "store", "doctor"]);
     let health = ["artifact", "backup", "doctor", "mlflow", "registry", "shell", "store", "tls"];
     uses_only("health/", &[&["domain", "engine", "health"], &health[..]].concat());
     uses_only("registry/", &["domain", "engine", "artifact", "backup", "mlflow", "registry", "TOOL"]);
-    uses_only("state/", &["domain", "newfile", "state"]);
+    uses_only("state/", &["domain", "engine", "newfile", "state"]);
     uses_only("cli/", &["cli", "command"]);
 }
 

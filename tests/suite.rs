@@ -23,6 +23,7 @@ mod backup_objects;
 mod backup_settings;
 mod backups;
 mod catalogue;
+mod cleanup;
 mod client;
 mod command_line;
 mod copy_text;

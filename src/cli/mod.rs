@@ -1,6 +1,7 @@
 //! The command line: clap structs and nothing else. What they mean is in [`crate::command`].
 
 pub(crate) mod backup;
+pub(crate) mod cleanup;
 pub(crate) mod db;
 pub(crate) mod demo;
 pub(crate) mod health;
@@ -52,6 +53,8 @@ pub(crate) enum Command {
     Health(health::Health),
     Backup(Box<backup::Backup>),
     Restore(backup::Restore),
+    #[command(subcommand)]
+    Cleanup(cleanup::Cleanup),
     Promote(Box<promote::Promote>),
     Rollback(promote::Rollback),
     /// Look at the model registry, register models, export what is in production, tell who was champion when

@@ -1,6 +1,7 @@
 //! Each command, from arguments and settings to a plan, its execution and a report. Thin: no SQL, no printing.
 
 mod backup;
+mod cleanup;
 mod config;
 mod db;
 mod demo;
@@ -19,7 +20,10 @@ mod server;
 
 use clap::{Parser, ValueEnum};
 
-use crate::cli::{Cli, Command, Global, Output, backup::Command as Kept, migrate::Migrate, models::Models, word};
+use crate::cli::{
+    Cli, Command, Global, Output, backup::Command as Kept, cleanup::Cleanup as Deletion, migrate::Migrate,
+    models::Models, word,
+};
 use crate::config::environment::Environment;
 use crate::config::{Flags, Settings};
 use crate::domain::consent::Consent;
@@ -107,6 +111,7 @@ pub fn run() -> u8 {
         Command::Restore(arguments) => messages::told(&context, &arguments.messages, "mlops restore", || {
             restore::run(&context, &arguments, artifact_root.as_deref())
         }),
+        Command::Cleanup(arguments) => cleanup::run(&context, arguments),
         Command::Promote(arguments) => promote::promote(&context, &arguments),
         Command::Rollback(arguments) => promote::rollback(&context, &arguments),
         Command::Models(models) => models::run(&context, &models),
@@ -157,6 +162,10 @@ fn name(command: &Command) -> &'static str {
             Some(Kept::Unpin(_)) => "backup.unpin",
         },
         Command::Restore(_) => "restore",
+        Command::Cleanup(Deletion::Experiments(_)) => "cleanup.experiments",
+        Command::Cleanup(Deletion::Runs(_)) => "cleanup.runs",
+        Command::Cleanup(Deletion::Policy(_)) => "cleanup.policy",
+        Command::Cleanup(Deletion::Undo(_)) => "cleanup.undo",
         Command::Promote(_) => "promote",
         Command::Rollback(_) => "rollback",
         Command::Models(models) => match models {

@@ -23,6 +23,7 @@ pub use sections::{Notify, Tls};
 use crate::config::environment::Environment;
 use crate::config::sections::Sections;
 use crate::domain::address::{StoreAddress, shown};
+use crate::domain::cleanup::rules::Written;
 use crate::domain::failure::{Failure, Outcome};
 use crate::domain::health::settings::HealthSettings;
 use crate::domain::object_storage::S3Access;
@@ -266,6 +267,11 @@ impl Settings {
     pub fn promotion(&self, model: &str) -> Wanted {
         let promote = self.sections.promote.as_ref();
         promote.and_then(|p| p.models.get(model)).cloned().unwrap_or_default()
+    }
+
+    /// What `mlops cleanup policy` does, in this order.
+    pub fn cleanup_policy(&self) -> &[Written] {
+        self.sections.cleanup.as_ref().map_or(&[], |cleanup| &cleanup.policy)
     }
 
     /// The alias of versions in production, where no model has one of its own.

@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::{DeValue, ValueDeserializer};
 
+use crate::domain::cleanup::rules::{self as cleanup, CleanupSettings};
 use crate::domain::failure::Failure;
 use crate::domain::health::settings::{Activity, Judgement, Metric, Probe, Registry};
 use crate::domain::health::sound::{self, Place, Sound, Wrong};
@@ -54,7 +55,7 @@ pub(super) struct S3 {
 
 /// The names of all of them.
 pub(super) const NAMES: &[&str] =
-    &["health", "activity", "metric", "probe", "registry", "promote", "tls", "notify", "s3"];
+    &["health", "activity", "metric", "probe", "registry", "promote", "cleanup", "tls", "notify", "s3"];
 
 /// Those of a file, or of a profile in it. `None`: it has none.
 #[derive(Debug, Clone, Default)]
@@ -65,6 +66,7 @@ pub(super) struct Sections {
     pub(super) probe: Option<Vec<Probe>>,
     pub(super) registry: Option<Registry>,
     pub(super) promote: Option<PromoteSettings>,
+    pub(super) cleanup: Option<CleanupSettings>,
     pub(super) tls: Option<Tls>,
     pub(super) notify: Option<Notify>,
     pub(super) s3: Option<S3>,
@@ -86,6 +88,7 @@ impl Sections {
             "probe" => self.probe = Some(sound_one(value, |p: &Vec<_>| sound::probes(p))?),
             "registry" => self.registry = Some(sound_one(value, sound::registry)?),
             "promote" => self.promote = Some(sound_one(value, promotion::sound)?),
+            "cleanup" => self.cleanup = Some(sound_one(value, cleanup::sound)?),
             "tls" => self.tls = Some(sound_one(value, tls)?),
             "s3" => self.s3 = Some(sound_one(value, s3)?),
             _ => {
@@ -108,6 +111,7 @@ impl Sections {
             probe: other.probe.or(self.probe),
             registry: other.registry.or(self.registry),
             promote: other.promote.or(self.promote),
+            cleanup: other.cleanup.or(self.cleanup),
             tls: other.tls.or(self.tls),
             notify: other.notify.or(self.notify),
             s3: other.s3.or(self.s3),
@@ -128,6 +132,7 @@ impl Sections {
             ("metric", self.metric.as_ref().map(|m| listed(m.iter().map(|m| m.name.as_str())))),
             ("probe", self.probe.as_ref().map(|p| listed(p.iter().map(|p| p.name.as_str())))),
             ("registry", self.registry.as_ref().map(|r| listed(r.production.iter().map(String::as_str)))),
+            ("cleanup", self.cleanup.as_ref().map(|c| format!("{} policies", c.policy.len()))),
             ("promote", self.promote.as_ref().map(|p| listed(p.models.keys().map(String::as_str)))),
             (
                 "tls",

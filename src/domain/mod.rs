@@ -5,6 +5,7 @@ pub mod amend;
 pub mod artifact_address;
 pub mod catalogue;
 pub mod cell;
+pub mod cleanup;
 pub mod condition;
 pub mod consent;
 pub mod copy_codec;

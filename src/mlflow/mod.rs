@@ -22,7 +22,7 @@ pub use pages::Pages;
 pub use registry::NewVersion;
 pub use reqwest::Body;
 pub use server::{Certificate, certificate};
-pub use tracking::Runs;
+pub use tracking::{RUNS_AT_ONCE, Runs};
 
 use crate::domain::failure::{Failure, Outcome};
 use crate::domain::server::Connection;

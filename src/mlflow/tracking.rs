@@ -22,6 +22,16 @@ pub struct Runs<'a> {
     pub page: u32,
 }
 
+/// Runs that are asked for by their ids in one call.
+pub const RUNS_AT_ONCE: usize = 100;
+
+/// Whether a run's id can be asked for among others. MLflow passes over ids that Python's `islower` refuses, those of
+/// digits alone too (utils/search_utils.py, `_parse_run_ids`); of its own ids one in three million is like that.
+fn is_plain(run: &str) -> bool {
+    run.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_')
+        && run.chars().any(|c| c.is_ascii_lowercase())
+}
+
 fn word(view: View) -> &'static str {
     match view {
         View::Active => "ACTIVE_ONLY",
@@ -76,6 +86,54 @@ impl Client {
         self.ask::<wire::Nothing>(&ask).await.map(drop)
     }
 
+    /// Soft-deletes an experiment and all its runs. Never sent twice.
+    ///
+    /// # Errors
+    /// Any fault; after one without an answer nobody knows whether it was done.
+    pub async fn delete_experiment(&self, id: &str) -> Reply<()> {
+        let ask = Ask::change("experiments/delete", json!({ "experiment_id": id }));
+        self.ask::<wire::Nothing>(&ask).await.map(drop)
+    }
+
+    /// Soft-deletes a run. Never sent twice: the second time would be another time of deletion.
+    ///
+    /// # Errors
+    /// As [`Client::delete_experiment`].
+    pub async fn delete_run(&self, id: &str) -> Reply<()> {
+        self.ask::<wire::Nothing>(&Ask::change("runs/delete", json!({ "run_id": id }))).await.map(drop)
+    }
+
+    /// Brings a deleted run back.
+    ///
+    /// # Errors
+    /// Any fault.
+    pub async fn restore_run(&self, id: &str) -> Reply<()> {
+        // What is active stays active.
+        let ask = Ask { repeatable: true, ..Ask::change("runs/restore", json!({ "run_id": id })) };
+        self.ask::<wire::Nothing>(&ask).await.map(drop)
+    }
+
+    /// When the newest trace of an experiment began; `None`: it has none, or the release has no traces.
+    ///
+    /// # Errors
+    /// Any fault.
+    pub async fn newest_trace(&self, experiment: &str) -> Reply<Option<i64>> {
+        let place = json!({ "type": "MLFLOW_EXPERIMENT", "mlflow_experiment": { "experiment_id": experiment } });
+        let body = json!({ "locations": [place], "max_results": 1, "order_by": ["timestamp_ms DESC"] });
+        let ask = Ask { path: "/api/3.0/mlflow/traces/search".to_owned(), ..Ask::search("", body) };
+        if let Some(answer) = known(self.ask::<wire::Traces>(&ask).await)? {
+            return Ok(answer.value.traces.first().and_then(wire::Trace::begun));
+        }
+        // Releases from 2.14 up to the third.
+        let query = vec![
+            ("experiment_ids", experiment.to_owned()),
+            ("max_results", "1".to_owned()),
+            ("order_by", "timestamp_ms DESC".to_owned()),
+        ];
+        let answer = known(self.ask::<wire::Traces>(&Ask::get("traces", query)).await)?;
+        Ok(answer.and_then(|a| a.value.traces.first().and_then(wire::Trace::begun)))
+    }
+
     /// Sets a tag of an experiment.
     ///
     /// # Errors
@@ -95,6 +153,30 @@ impl Client {
         });
         let open = |w: wire::Runs| (wire::all(w.runs), w.next_page_token);
         Pages::new(self, Ask::search("runs/search", body), open, |r: &Run| r.id.clone())
+    }
+
+    /// Those of these runs that there are, [`RUNS_AT_ONCE`] at most, in one call. `experiments`: where they are looked for.
+    ///
+    /// # Errors
+    /// Any fault.
+    pub async fn runs_by_id(&self, experiments: &[String], ids: &[String], view: View) -> Reply<Vec<Run>> {
+        let (plain, others): (Vec<&String>, Vec<&String>) = ids.iter().partition(|id| is_plain(id));
+        let mut found = Vec::new();
+        if !plain.is_empty() {
+            let list: Vec<String> = plain.iter().map(|id| format!("'{id}'")).collect();
+            let filter = format!("attributes.run_id IN ({})", list.join(","));
+            // A page that is exactly full costs one call more.
+            let page = 10 * RUNS_AT_ONCE as u32;
+            let mut pages = self.runs(&Runs { experiments, filter: &filter, view, order_by: &[], page });
+            while let Some(page) = pages.next().await? {
+                found.extend(page);
+            }
+        }
+        for id in others {
+            let meant = |run: &Run| view == View::All || run.deleted == (view == View::Deleted);
+            found.extend(self.run(id).await?.filter(meant));
+        }
+        Ok(found)
     }
 
     /// The run of that id; `None`: there is none.

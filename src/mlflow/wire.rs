@@ -129,6 +129,8 @@ wire! {
     FileInfo { path: String = "text", is_dir: bool = "or_default", file_size: Option<i64> = "whole", }
     ServerInfo { store_type: String = "text", workspaces_enabled: bool = "or_default", }
 
+    Trace { request_time: String = "text", timestamp_ms: Option<i64> = "whole", }
+    Traces { traces: Vec<Trace> = "or_default", }
     GotExperiment { experiment: Experiment = "or_default", }
     MadeExperiment { experiment_id: String = "text", }
     GotRun { run: Run = "or_default", }
@@ -147,6 +149,13 @@ wire! {
     Versions { model_versions: Vec<ModelVersion> = "or_default", next_page_token: String = "text", }
     LoggedModels { models: Vec<LoggedModel> = "or_default", next_page_token: String = "text", }
     Files { files: Vec<FileInfo> = "or_default", next_page_token: String = "text", }
+}
+
+impl Trace {
+    /// When it began, in milliseconds since 1970.
+    pub(super) fn begun(&self) -> Option<i64> {
+        self.timestamp_ms.or_else(|| Some(self.request_time.parse::<jiff::Timestamp>().ok()?.as_millisecond()))
+    }
 }
 
 fn pairs(pairs: Vec<Pair>) -> told::Pairs {

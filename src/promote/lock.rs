@@ -1,15 +1,16 @@
 //! The lock that keeps two mlops from promoting one model at once: in the database where its address is known, and in
 //! the state folder of this machine in any case. A dead holder's lock is gone.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::File;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
 use crate::domain::address::{StoreAddress, shown};
-use crate::domain::failure::{Failure, Outcome};
+use crate::domain::failure::{Failure, Kind, Outcome};
 use crate::engine::cancel::Cancel;
+use crate::state::lock;
 use crate::store::postgres::connect::Postgres;
 use crate::store::postgres::target;
 
@@ -48,17 +49,15 @@ impl Claim<'_> {
     pub fn take(&self, cancel: &Cancel) -> Outcome<(Lock, Vec<String>)> {
         let name = format!("promote {}", self.model);
         let mut warnings = Vec::new();
-        let here = match self.here(&name) {
-            Ok(file) => Some(wait(file, self, cancel)?),
-            Err(e) if self.database.is_some() => {
-                warnings.push(format!("{e}: only the database keeps other mlops away"));
+        let held = format!("another mlops promotes {} on {}", self.model, self.server);
+        let folder = self.state_dir.join("promote");
+        let here = match lock::hold(&folder, &self.short(&name), &held, PATIENCE, cancel) {
+            Ok(file) => Some(file),
+            Err(failure) if failure.kind == Kind::Configuration && self.database.is_some() => {
+                warnings.push(format!("{}: only the database keeps other mlops away", failure.message));
                 None
             }
-            Err(e) => {
-                return Err(
-                    Failure::configuration(e).hint("--state-dir DIR, or give the database: --backend-store-uri")
-                );
-            }
+            Err(failure) => return Err(failure),
         };
         let (mut session, mut own) = (None, None);
         match self.database {
@@ -72,7 +71,7 @@ impl Claim<'_> {
                 // SQLite's own locks are of another kind (fcntl), which this one does not touch.
                 let file = File::open(path)
                     .map_err(|e| elsewhere(Failure::target(format!("the database {}: {e}", shown(path)))))?;
-                own = Some(wait(file, self, cancel)?);
+                own = Some(lock::wait(file, &held, PATIENCE, cancel)?);
             }
             Some(StoreAddress::Archive(path)) => {
                 return Err(Failure::usage(format!("{} is no database", shown(path))));
@@ -82,13 +81,10 @@ impl Claim<'_> {
         Ok((Lock { _here: here, _file: own, _session: session, shared }, warnings))
     }
 
-    fn here(&self, name: &str) -> Result<File, String> {
+    /// A name for files, of any server and model.
+    fn short(&self, name: &str) -> String {
         let digest = Sha256::digest(format!("{} {name}", self.server));
-        let short: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-        let folder = self.state_dir.join("promote");
-        fs::create_dir_all(&folder)
-            .and_then(|()| File::options().create(true).append(true).open(folder.join(format!("{short}.lock"))))
-            .map_err(|e| format!("the state folder {} cannot be used ({e})", shown(self.state_dir)))
+        digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
     }
 }
 
@@ -96,22 +92,4 @@ fn elsewhere(failure: Failure) -> Failure {
     let hint = "it keeps other mlops away while a version is promoted; on a machine that does not reach it leave \
                 --backend-store-uri and MLFLOW_BACKEND_STORE_URI out";
     failure.hint(hint).on("locking the database")
-}
-
-fn wait(file: File, claim: &Claim<'_>, cancel: &Cancel) -> Outcome<File> {
-    let begun = Instant::now();
-    loop {
-        match file.try_lock() {
-            Ok(()) => return Ok(file),
-            Err(TryLockError::WouldBlock) if begun.elapsed() < PATIENCE => {
-                cancel.check()?;
-                std::thread::sleep(Duration::from_millis(20));
-            }
-            Err(TryLockError::WouldBlock) => {
-                return Err(Failure::locked(format!("another mlops promotes {} on {}", claim.model, claim.server))
-                    .hint("wait until it has ended"));
-            }
-            Err(TryLockError::Error(e)) => return Err(Failure::target(format!("the lock cannot be taken: {e}"))),
-        }
-    }
 }

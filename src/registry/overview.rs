@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use crate::domain::glob;
 use crate::domain::tracking::{ModelVersion, Pairs, RegisteredModel, Run, View, value};
 use crate::mlflow::fault::Reply;
-use crate::mlflow::{Client, Runs};
+use crate::mlflow::{Client, RUNS_AT_ONCE};
 
 /// The stage of what is in use.
 pub const PRODUCTION: &str = "Production";
@@ -16,10 +16,6 @@ pub const STAGING: &str = "Staging";
 pub const PROMPT: &str = "mlflow.prompt.is_prompt";
 /// Versions of a stage that are named; more than a few are a mistake that a number tells as well.
 const NAMED: usize = 5;
-/// Runs that are asked for at once: a filter of some 4 kB.
-const AT_ONCE: usize = 100;
-/// Runs in a page: after a full one MLflow is asked for another.
-const RUNS: u32 = 10 * AT_ONCE as u32;
 /// Experiments in a page, MLflow's own bound.
 const EXPERIMENTS: u32 = 50_000;
 
@@ -160,14 +156,7 @@ async fn measure(client: &Client, models: &mut [Line], metric: &str) -> Reply<()
     let mut runs: Vec<String> = models.iter().map(|m| m.run.clone()).filter(|run| !run.is_empty()).collect();
     runs.sort();
     runs.dedup();
-    let (runs, others): (Vec<String>, Vec<String>) = runs.into_iter().partition(|run| is_plain(run));
-    let mut values: HashMap<String, f64> = HashMap::new();
     let value_of = |run: &Run| run.metrics.iter().find(|(key, _)| key == metric).map(|(_, point)| point.value);
-    for id in others {
-        if let Some(value) = client.run(&id).await?.as_ref().and_then(value_of) {
-            values.insert(id, value);
-        }
-    }
     let mut experiments = Vec::new();
     let mut pages = client.experiments("", View::All, EXPERIMENTS);
     while !runs.is_empty()
@@ -175,26 +164,15 @@ async fn measure(client: &Client, models: &mut [Line], metric: &str) -> Reply<()
     {
         experiments.extend(page.into_iter().map(|e| e.id));
     }
-    for some in runs.chunks(AT_ONCE) {
-        let list: Vec<String> = some.iter().map(|run| format!("'{run}'")).collect();
-        let filter = format!("attributes.run_id IN ({})", list.join(","));
-        let asked = Runs { experiments: &experiments, filter: &filter, view: View::All, order_by: &[], page: RUNS };
-        let mut pages = client.runs(&asked);
-        while let Some(page) = pages.next().await? {
-            values.extend(page.into_iter().filter_map(|run| value_of(&run).map(|value| (run.id, value))));
-        }
+    let mut values: HashMap<String, f64> = HashMap::new();
+    for some in runs.chunks(RUNS_AT_ONCE) {
+        let found = client.runs_by_id(&experiments, some, View::All).await?;
+        values.extend(found.into_iter().filter_map(|run| value_of(&run).map(|value| (run.id, value))));
     }
     for model in models {
         model.metric = values.get(&model.run).copied();
     }
     Ok(())
-}
-
-/// Whether a run's id can be asked for among others. MLflow passes over ids that Python's `islower` refuses, those of
-/// digits alone too (utils/search_utils.py, `_parse_run_ids`); of its own ids one in three million is like that.
-fn is_plain(run: &str) -> bool {
-    run.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_')
-        && run.chars().any(|c| c.is_ascii_lowercase())
 }
 
 #[cfg(test)]

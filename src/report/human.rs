@@ -4,7 +4,7 @@ use anstyle::{AnsiColor, Style};
 
 use super::table::{bytes, grouped, seconds, table};
 use super::{Result, health, init_view, models};
-use super::{backup, doctor, promote};
+use super::{backup, cleanup, doctor, promote};
 use crate::config::Setting;
 use crate::demo::Shown;
 use crate::domain::failure::Failure;
@@ -55,6 +55,10 @@ pub(super) fn text(result: &Result<'_>) -> String {
         Result::Promoted(promotion) => promote::promoted(promotion),
         Result::PromotionHistory(history) => promote::history(history),
         Result::Models(told) => models::text(told),
+        Result::Cleaned(cleaned) => cleanup::cleaned(cleaned),
+        Result::CleanedByPolicy(all) => cleanup::by_policy(all),
+        Result::CleanupBatches(batches) => cleanup::batches(batches),
+        Result::CleanupUndone(id, undone) => cleanup::undone(id, undone),
         Result::Settings(settings) => settings_text(settings),
         Result::Demo(shown) => demo_text(shown),
         Result::Init(plan) => init_view::text(plan),

@@ -4,7 +4,7 @@
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{Reporter, Result, backup, health, init_view, models, promote};
+use super::{Reporter, Result, backup, cleanup, health, init_view, models, promote};
 use crate::TOOL;
 use crate::config::Setting;
 use crate::demo::Shown;
@@ -107,6 +107,10 @@ fn value(result: &Result<'_>) -> Value {
         Result::Promoted(promotion) => promote::promoted_value(promotion),
         Result::PromotionHistory(history) => promote::history_value(history),
         Result::Models(told) => models::value(told),
+        Result::Cleaned(cleaned) => cleanup::cleaned_value(cleaned),
+        Result::CleanedByPolicy(all) => cleanup::by_policy_value(all),
+        Result::CleanupBatches(batches) => cleanup::batches_value(batches),
+        Result::CleanupUndone(id, undone) => cleanup::undone_value(id, undone),
         Result::Settings(settings) => settings_value(settings),
         Result::Demo(shown) => demo_value(shown),
         Result::Init(plan) => init_view::value(plan),

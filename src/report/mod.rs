@@ -1,6 +1,7 @@
 //! The only room that prints. The result goes to stdout, everything else to stderr.
 
 mod backup;
+mod cleanup;
 mod doctor;
 mod exit;
 pub mod health;
@@ -21,6 +22,8 @@ use crate::backup::prune;
 use crate::backup::repository::Listed;
 use crate::backup::restore::{Ready, Restored};
 use crate::backup::verify::{Verified, Wanted};
+use crate::cleanup::Cleaned;
+use crate::cleanup::undo::{Batched, Undone};
 use crate::config::Setting;
 use crate::demo::Shown;
 use crate::doctor::{Diagnosis, Mended};
@@ -36,6 +39,7 @@ use crate::promote::audit::History;
 use crate::promote::plan::Plan as PromotionPlan;
 use crate::promote::switch::Promotion;
 use crate::source::OpenStore;
+use crate::state::Told;
 use crate::store::postgres::provision as init;
 
 pub use exit::{Codes, PARTIAL, code};
@@ -118,6 +122,14 @@ pub enum Result<'a> {
     PromotionHistory(&'a History),
     /// Something of the model registry.
     Models(Models<'a>),
+    /// What is old: planned, or deleted.
+    Cleaned(&'a Cleaned),
+    /// The same by each entry of the configuration.
+    CleanedByPolicy(&'a [Cleaned]),
+    /// Batches, and what of them can be put back.
+    CleanupBatches(&'a [(Told, Batched)]),
+    /// A batch that was put back.
+    CleanupUndone(&'a str, &'a Undone),
     /// Settings.
     Settings(&'a [Setting]),
     /// A demonstration.

@@ -2,6 +2,7 @@
 
 pub mod history;
 mod journal;
+pub mod lock;
 pub mod promotions;
 
-pub use journal::{Journal, Unfinished, new_id, unfinished};
+pub use journal::{Journal, Told, Unfinished, add_to, close, ids, new_id, told, unfinished};

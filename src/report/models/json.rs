@@ -93,7 +93,10 @@ fn logged(model: &LoggedModel) -> Value {
 }
 
 fn metrics(metrics: &[(String, MetricPoint)]) -> Value {
-    let one = |(name, point): &(String, MetricPoint)| json!({"name": name, "value": number(point.value), "step": point.step, "at": moment(Some(point.timestamp))});
+    let one = |(name, point): &(String, MetricPoint)| {
+        let at = moment(Some(point.timestamp));
+        json!({"name": name, "value": number(point.value), "step": point.step, "at": at})
+    };
     metrics.iter().map(one).collect()
 }
 

@@ -1,0 +1,135 @@
+//! `mlops cleanup`.
+
+use clap::{Args, Subcommand, ValueEnum};
+
+use super::backup::Messages;
+
+const AFTER: &str = "\
+Nothing is deleted without --yes: without it the plan is printed. What is deleted can be put back with `mlops cleanup undo`
+until somebody purges it.
+
+Exit codes: 4 when something could not be deleted or put back (it is listed), 10 when another cleanup works.
+
+Examples:
+  mlops cleanup experiments --older-than 90d --name 'scratch-*'
+  mlops cleanup runs --older-than 30d --experiment 'forecast-*' --status FAILED --status KILLED --yes
+  mlops cleanup runs --older-than 90d --keep-best 5 --metric rmse --lower --keep-last 20 --yes
+  mlops cleanup policy --yes --ping https://hc-ping.com/UUID            # one line for cron
+  mlops cleanup undo 20261121T030000Z-1f2e3d4c";
+
+/// Delete old experiments and runs by policy, and put them back
+#[derive(Subcommand)]
+#[command(after_help = AFTER)]
+pub(crate) enum Cleanup {
+    /// Soft-delete experiments whose last activity is long ago
+    ///
+    /// The last activity is the newest of: a run's start or end, a metric, a model version, a logged model, a trace, and
+    /// the experiment's own creation. Kept: the default experiment, those with a run that a model version was made of,
+    /// with a run that has not ended, with the tag mlops.keep on it or on a run (see --include).
+    #[command(after_help = AFTER)]
+    Experiments(Experiments),
+    /// Soft-delete runs whose last activity is long ago
+    ///
+    /// The last activity is the newest of: start, end, a metric, a model version. Children are chosen with their parents; a
+    /// parent stays as long as one of its children does. Kept: runs that a model version was made of - with a stage or an
+    /// alias always -, runs that have not ended, runs with the tag mlops.keep (see --include).
+    #[command(after_help = AFTER)]
+    Runs(Runs),
+    /// Do what [[cleanup.policy]] of the configuration says, entry after entry: the line for cron
+    ///
+    /// Each entry is a plan of its own, made when the one before is done, and a batch of its own. Without --yes all plans
+    /// are printed, and nothing is deleted.
+    #[command(after_help = AFTER)]
+    Policy(Policy),
+    /// Put back exactly what a batch deleted; without an id, list the batches
+    ///
+    /// MLflow brings all runs of an experiment back with it: those that were deleted before the batch are deleted again.
+    Undo(Undo),
+}
+
+/// What both take.
+#[derive(Args)]
+pub(crate) struct Shared {
+    /// The time since the last activity: 90d, 12h
+    #[arg(long, value_name = "TIME")]
+    pub(crate) older_than: String,
+    /// Keep names like this; may be given more than once
+    #[arg(long, value_name = "GLOB")]
+    pub(crate) exclude: Vec<String>,
+    /// Only with this tag; without =V with any value; may be given more than once, and then all are asked for
+    #[arg(long, value_name = "K=V")]
+    pub(crate) tag: Vec<String>,
+    /// Keep the newest N: of all experiments that are chosen, or of the runs of each experiment (a run counts with its
+    /// children)
+    #[arg(long, value_name = "N")]
+    pub(crate) keep_last: Option<u64>,
+    /// Do not protect these; may be given more than once
+    #[arg(long, value_enum, value_name = "KIND")]
+    pub(crate) include: Vec<Include>,
+    #[command(flatten)]
+    pub(crate) messages: Messages,
+}
+
+#[derive(Args)]
+pub(crate) struct Experiments {
+    /// Only experiments with names like this; may be given more than once
+    #[arg(long, value_name = "GLOB")]
+    pub(crate) name: Vec<String>,
+    #[command(flatten)]
+    pub(crate) shared: Shared,
+}
+
+#[derive(Args)]
+pub(crate) struct Runs {
+    /// Only runs with names like this; may be given more than once
+    #[arg(long, value_name = "GLOB")]
+    pub(crate) name: Vec<String>,
+    /// Only runs of experiments with this id, or a name like this; may be given more than once
+    #[arg(long, value_name = "ID|GLOB")]
+    pub(crate) experiment: Vec<String>,
+    /// Only with this status: FINISHED, FAILED, KILLED, RUNNING, SCHEDULED; may be given more than once
+    #[arg(long, value_name = "STATUS")]
+    pub(crate) status: Vec<String>,
+    /// Only runs of this user; may be given more than once
+    #[arg(long, value_name = "NAME")]
+    pub(crate) user: Vec<String>,
+    /// Keep the best N runs of each experiment by --metric
+    #[arg(long, value_name = "N")]
+    pub(crate) keep_best: Option<u64>,
+    /// The metric of --keep-best
+    #[arg(long, value_name = "NAME")]
+    pub(crate) metric: Option<String>,
+    /// Less of that metric is better
+    #[arg(long)]
+    pub(crate) lower: bool,
+    #[command(flatten)]
+    pub(crate) shared: Shared,
+}
+
+#[derive(Args)]
+pub(crate) struct Policy {
+    #[command(flatten)]
+    pub(crate) messages: Messages,
+}
+
+#[derive(Args)]
+pub(crate) struct Undo {
+    /// The batch
+    #[arg(value_name = "ID")]
+    pub(crate) id: Option<String>,
+}
+
+/// What is protected unless it is named.
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum Include {
+    /// The default experiment (0)
+    Default,
+    /// Runs behind model versions without a stage and an alias; those with one are always kept
+    Registered,
+    /// What has the tag mlops.keep
+    Keep,
+    /// What has a tag `pinned`, or one that ends in `.pinned`; the pins of MLflow's own page are kept by the browser only
+    Pinned,
+    /// Runs that have not ended
+    Running,
+}
