@@ -55,7 +55,10 @@ complete -c mlops -n "__fish_mlops_needs_command" -f -a "db" -d 'Look at a backe
 complete -c mlops -n "__fish_mlops_needs_command" -f -a "health" -d 'Look at the whole stack at once, and end with the exit code that a monitor understands'
 complete -c mlops -n "__fish_mlops_needs_command" -f -a "backup" -d 'Back up the database and the artifacts that it refers to, as one unit, while the stack is in use'
 complete -c mlops -n "__fish_mlops_needs_command" -f -a "restore" -d 'Make a stack of a backup: its artifacts below a root, its database in SQLite or PostgreSQL'
-complete -c mlops -n "__fish_mlops_needs_command" -f -a "models" -d 'Look at the model registry, register models, export what is in production'
+complete -c mlops -n "__fish_mlops_needs_command" -f -a "cleanup" -d 'Delete old experiments and runs by policy, and put them back'
+complete -c mlops -n "__fish_mlops_needs_command" -f -a "promote" -d 'Put a model\'s challenger into production, if every gate lets it through'
+complete -c mlops -n "__fish_mlops_needs_command" -f -a "rollback" -d 'Put the former champion back into production'
+complete -c mlops -n "__fish_mlops_needs_command" -f -a "models" -d 'Look at the model registry, register models, export what is in production, tell who was champion when'
 complete -c mlops -n "__fish_mlops_needs_command" -f -a "demo" -d 'Make a sample MLflow store and migrate it, to see what this tool does'
 complete -c mlops -n "__fish_mlops_needs_command" -f -a "config" -d 'Settings and where they come from'
 complete -c mlops -n "__fish_mlops_needs_command" -f -a "completions" -d 'Print a completion script for a shell'
@@ -693,36 +696,288 @@ complete -c mlops -n "__fish_mlops_using_subcommand restore" -s v -l verbose -d 
 complete -c mlops -n "__fish_mlops_using_subcommand restore" -l yes -d 'Agree to what would be asked'
 complete -c mlops -n "__fish_mlops_using_subcommand restore" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
 complete -c mlops -n "__fish_mlops_using_subcommand restore" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c mlops -n "__fish_mlops_using_subcommand models; and not __fish_seen_subcommand_from list show register export help" -l config -d 'Configuration file [default: MLOPS_CONFIG, ~/.config/mlops/config.toml, /etc/mlops/config.toml]' -r -F
-complete -c mlops -n "__fish_mlops_using_subcommand models; and not __fish_seen_subcommand_from list show register export help" -l profile -d 'Profile in the configuration file whose values beat the file\'s own [default: MLOPS_PROFILE]' -r
-complete -c mlops -n "__fish_mlops_using_subcommand models; and not __fish_seen_subcommand_from list show register export help" -l tracking-uri -d 'Tracking server [default: MLOPS_TRACKING_URI, MLFLOW_TRACKING_URI]' -r
-complete -c mlops -n "__fish_mlops_using_subcommand models; and not __fish_seen_subcommand_from list show register export help" -l backend-store-uri -d 'Backend database of MLflow\'s: a SQLite file or a postgresql:// address [default: MLOPS_BACKEND_STORE_URI, MLFLOW_BACKEND_STORE_URI]' -r
-complete -c mlops -n "__fish_mlops_using_subcommand models; and not __fish_seen_subcommand_from list show register export help" -l artifact-root -d 'Where the server\'s artifacts are: a folder or s3://bucket/path [default: MLOPS_ARTIFACT_ROOT, MLFLOW_ARTIFACTS_DESTINATION, MLFLOW_DEFAULT_ARTIFACT_ROOT]' -r
-complete -c mlops -n "__fish_mlops_using_subcommand models; and not __fish_seen_subcommand_from list show register export help" -l output -d 'Form of the result [default: table]' -r -f -a "table\t'For people'
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and not __fish_seen_subcommand_from experiments runs policy undo help" -l config -d 'Configuration file [default: MLOPS_CONFIG, ~/.config/mlops/config.toml, /etc/mlops/config.toml]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and not __fish_seen_subcommand_from experiments runs policy undo help" -l profile -d 'Profile in the configuration file whose values beat the file\'s own [default: MLOPS_PROFILE]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and not __fish_seen_subcommand_from experiments runs policy undo help" -l tracking-uri -d 'Tracking server [default: MLOPS_TRACKING_URI, MLFLOW_TRACKING_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and not __fish_seen_subcommand_from experiments runs policy undo help" -l backend-store-uri -d 'Backend database of MLflow\'s: a SQLite file or a postgresql:// address [default: MLOPS_BACKEND_STORE_URI, MLFLOW_BACKEND_STORE_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and not __fish_seen_subcommand_from experiments runs policy undo help" -l artifact-root -d 'Where the server\'s artifacts are: a folder or s3://bucket/path [default: MLOPS_ARTIFACT_ROOT, MLFLOW_ARTIFACTS_DESTINATION, MLFLOW_DEFAULT_ARTIFACT_ROOT]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and not __fish_seen_subcommand_from experiments runs policy undo help" -l output -d 'Form of the result [default: table]' -r -f -a "table\t'For people'
 json\t'One document'
 nagios\t'A monitoring plugin\'s status line and performance data (health only)'
 prometheus\t'Prometheus\' text format (health only)'
 markdown\t'For a ticket or a chat (health only)'"
-complete -c mlops -n "__fish_mlops_using_subcommand models; and not __fish_seen_subcommand_from list show register export help" -l color -d 'Colours on the terminal [default: auto; NO_COLOR is honoured]' -r -f -a "auto\t''
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and not __fish_seen_subcommand_from experiments runs policy undo help" -l color -d 'Colours on the terminal [default: auto; NO_COLOR is honoured]' -r -f -a "auto\t''
 always\t''
 never\t''"
-complete -c mlops -n "__fish_mlops_using_subcommand models; and not __fish_seen_subcommand_from list show register export help" -l progress -d 'Progress on stderr: bars on a terminal, else a line every few seconds [default: auto]' -r -f -a "auto\t''
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and not __fish_seen_subcommand_from experiments runs policy undo help" -l progress -d 'Progress on stderr: bars on a terminal, else a line every few seconds [default: auto]' -r -f -a "auto\t''
 plain\t''
 json\t''
 none\t''"
-complete -c mlops -n "__fish_mlops_using_subcommand models; and not __fish_seen_subcommand_from list show register export help" -l work-dir -d 'Folder for private copies of SQLite files [default: TMPDIR or /tmp]' -r -F
-complete -c mlops -n "__fish_mlops_using_subcommand models; and not __fish_seen_subcommand_from list show register export help" -l state-dir -d 'Folder for what is remembered between runs [default: /var/lib/mlops for root, else ~/.local/state/mlops]' -r -F
-complete -c mlops -n "__fish_mlops_using_subcommand models; and not __fish_seen_subcommand_from list show register export help" -l jobs -d 'Threads and connections that work at once [default: the number of processors]' -r
-complete -c mlops -n "__fish_mlops_using_subcommand models; and not __fish_seen_subcommand_from list show register export help" -s q -l quiet -d 'Say nothing on stderr but errors'
-complete -c mlops -n "__fish_mlops_using_subcommand models; and not __fish_seen_subcommand_from list show register export help" -s v -l verbose -d 'Log to stderr what is done; twice: every statement'
-complete -c mlops -n "__fish_mlops_using_subcommand models; and not __fish_seen_subcommand_from list show register export help" -l yes -d 'Agree to what would be asked'
-complete -c mlops -n "__fish_mlops_using_subcommand models; and not __fish_seen_subcommand_from list show register export help" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
-complete -c mlops -n "__fish_mlops_using_subcommand models; and not __fish_seen_subcommand_from list show register export help" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c mlops -n "__fish_mlops_using_subcommand models; and not __fish_seen_subcommand_from list show register export help" -f -a "list" -d 'Every registered model in a line: versions, what is in Production and Staging, aliases, a metric, age'
-complete -c mlops -n "__fish_mlops_using_subcommand models; and not __fish_seen_subcommand_from list show register export help" -f -a "show" -d 'One model, one version or one logged model: run, metrics, params, signature, tags, files, lineage'
-complete -c mlops -n "__fish_mlops_using_subcommand models; and not __fish_seen_subcommand_from list show register export help" -f -a "register" -d 'Make a version of a registered model from a run\'s model, a logged model or an address'
-complete -c mlops -n "__fish_mlops_using_subcommand models; and not __fish_seen_subcommand_from list show register export help" -f -a "export" -d 'What is in production, as a JSON document, and with --files also its artifacts'
-complete -c mlops -n "__fish_mlops_using_subcommand models; and not __fish_seen_subcommand_from list show register export help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and not __fish_seen_subcommand_from experiments runs policy undo help" -l work-dir -d 'Folder for private copies of SQLite files [default: TMPDIR or /tmp]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and not __fish_seen_subcommand_from experiments runs policy undo help" -l state-dir -d 'Folder for what is remembered between runs [default: /var/lib/mlops for root, else ~/.local/state/mlops]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and not __fish_seen_subcommand_from experiments runs policy undo help" -l jobs -d 'Threads and connections that work at once [default: the number of processors]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and not __fish_seen_subcommand_from experiments runs policy undo help" -s q -l quiet -d 'Say nothing on stderr but errors'
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and not __fish_seen_subcommand_from experiments runs policy undo help" -s v -l verbose -d 'Log to stderr what is done; twice: every statement'
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and not __fish_seen_subcommand_from experiments runs policy undo help" -l yes -d 'Agree to what would be asked'
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and not __fish_seen_subcommand_from experiments runs policy undo help" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and not __fish_seen_subcommand_from experiments runs policy undo help" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and not __fish_seen_subcommand_from experiments runs policy undo help" -f -a "experiments" -d 'Soft-delete experiments whose last activity is long ago'
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and not __fish_seen_subcommand_from experiments runs policy undo help" -f -a "runs" -d 'Soft-delete runs whose last activity is long ago'
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and not __fish_seen_subcommand_from experiments runs policy undo help" -f -a "policy" -d 'Do what [[cleanup.policy]] of the configuration says, entry after entry: the line for cron'
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and not __fish_seen_subcommand_from experiments runs policy undo help" -f -a "undo" -d 'Put back exactly what a batch deleted; without an id, list the batches'
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and not __fish_seen_subcommand_from experiments runs policy undo help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from experiments" -l name -d 'Only experiments with names like this; may be given more than once' -r
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from experiments" -l older-than -d 'The time since the last activity: 90d, 12h' -r
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from experiments" -l exclude -d 'Keep names like this; may be given more than once' -r
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from experiments" -l tag -d 'Only with this tag; without =V with any value; may be given more than once, and then all are asked for' -r
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from experiments" -l keep-last -d 'Keep the newest N: of all experiments that are chosen, or of the runs of each experiment (a run counts with its children)' -r
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from experiments" -l include -d 'Do not protect these; may be given more than once' -r -f -a "default\t'The default experiment (0)'
+registered\t'Runs behind model versions without a stage and an alias; those with one are always kept'
+keep\t'What has the tag mlops.keep'
+pinned\t'What has a tag `pinned`, or one that ends in `.pinned`; the pins of MLflow\'s own page are kept by the browser only'
+running\t'Runs that have not ended'"
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from experiments" -l ping -d 'Tell a dead man\'s switch that this ran, and how it went: URL/start, then URL or URL/fail (healthchecks.io)' -r
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from experiments" -l notify -d 'Post a message to a Slack-compatible webhook unless it went well' -r
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from experiments" -l config -d 'Configuration file [default: MLOPS_CONFIG, ~/.config/mlops/config.toml, /etc/mlops/config.toml]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from experiments" -l profile -d 'Profile in the configuration file whose values beat the file\'s own [default: MLOPS_PROFILE]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from experiments" -l tracking-uri -d 'Tracking server [default: MLOPS_TRACKING_URI, MLFLOW_TRACKING_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from experiments" -l backend-store-uri -d 'Backend database of MLflow\'s: a SQLite file or a postgresql:// address [default: MLOPS_BACKEND_STORE_URI, MLFLOW_BACKEND_STORE_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from experiments" -l artifact-root -d 'Where the server\'s artifacts are: a folder or s3://bucket/path [default: MLOPS_ARTIFACT_ROOT, MLFLOW_ARTIFACTS_DESTINATION, MLFLOW_DEFAULT_ARTIFACT_ROOT]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from experiments" -l output -d 'Form of the result [default: table]' -r -f -a "table\t'For people'
+json\t'One document'
+nagios\t'A monitoring plugin\'s status line and performance data (health only)'
+prometheus\t'Prometheus\' text format (health only)'
+markdown\t'For a ticket or a chat (health only)'"
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from experiments" -l color -d 'Colours on the terminal [default: auto; NO_COLOR is honoured]' -r -f -a "auto\t''
+always\t''
+never\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from experiments" -l progress -d 'Progress on stderr: bars on a terminal, else a line every few seconds [default: auto]' -r -f -a "auto\t''
+plain\t''
+json\t''
+none\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from experiments" -l work-dir -d 'Folder for private copies of SQLite files [default: TMPDIR or /tmp]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from experiments" -l state-dir -d 'Folder for what is remembered between runs [default: /var/lib/mlops for root, else ~/.local/state/mlops]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from experiments" -l jobs -d 'Threads and connections that work at once [default: the number of processors]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from experiments" -s q -l quiet -d 'Say nothing on stderr but errors'
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from experiments" -s v -l verbose -d 'Log to stderr what is done; twice: every statement'
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from experiments" -l yes -d 'Agree to what would be asked'
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from experiments" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from experiments" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from runs" -l name -d 'Only runs with names like this; may be given more than once' -r
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from runs" -l experiment -d 'Only runs of experiments with this id, or a name like this; may be given more than once' -r
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from runs" -l status -d 'Only with this status: FINISHED, FAILED, KILLED, RUNNING, SCHEDULED; may be given more than once' -r
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from runs" -l user -d 'Only runs of this user; may be given more than once' -r
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from runs" -l keep-best -d 'Keep the best N runs of each experiment by --metric' -r
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from runs" -l metric -d 'The metric of --keep-best' -r
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from runs" -l older-than -d 'The time since the last activity: 90d, 12h' -r
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from runs" -l exclude -d 'Keep names like this; may be given more than once' -r
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from runs" -l tag -d 'Only with this tag; without =V with any value; may be given more than once, and then all are asked for' -r
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from runs" -l keep-last -d 'Keep the newest N: of all experiments that are chosen, or of the runs of each experiment (a run counts with its children)' -r
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from runs" -l include -d 'Do not protect these; may be given more than once' -r -f -a "default\t'The default experiment (0)'
+registered\t'Runs behind model versions without a stage and an alias; those with one are always kept'
+keep\t'What has the tag mlops.keep'
+pinned\t'What has a tag `pinned`, or one that ends in `.pinned`; the pins of MLflow\'s own page are kept by the browser only'
+running\t'Runs that have not ended'"
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from runs" -l ping -d 'Tell a dead man\'s switch that this ran, and how it went: URL/start, then URL or URL/fail (healthchecks.io)' -r
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from runs" -l notify -d 'Post a message to a Slack-compatible webhook unless it went well' -r
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from runs" -l config -d 'Configuration file [default: MLOPS_CONFIG, ~/.config/mlops/config.toml, /etc/mlops/config.toml]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from runs" -l profile -d 'Profile in the configuration file whose values beat the file\'s own [default: MLOPS_PROFILE]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from runs" -l tracking-uri -d 'Tracking server [default: MLOPS_TRACKING_URI, MLFLOW_TRACKING_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from runs" -l backend-store-uri -d 'Backend database of MLflow\'s: a SQLite file or a postgresql:// address [default: MLOPS_BACKEND_STORE_URI, MLFLOW_BACKEND_STORE_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from runs" -l artifact-root -d 'Where the server\'s artifacts are: a folder or s3://bucket/path [default: MLOPS_ARTIFACT_ROOT, MLFLOW_ARTIFACTS_DESTINATION, MLFLOW_DEFAULT_ARTIFACT_ROOT]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from runs" -l output -d 'Form of the result [default: table]' -r -f -a "table\t'For people'
+json\t'One document'
+nagios\t'A monitoring plugin\'s status line and performance data (health only)'
+prometheus\t'Prometheus\' text format (health only)'
+markdown\t'For a ticket or a chat (health only)'"
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from runs" -l color -d 'Colours on the terminal [default: auto; NO_COLOR is honoured]' -r -f -a "auto\t''
+always\t''
+never\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from runs" -l progress -d 'Progress on stderr: bars on a terminal, else a line every few seconds [default: auto]' -r -f -a "auto\t''
+plain\t''
+json\t''
+none\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from runs" -l work-dir -d 'Folder for private copies of SQLite files [default: TMPDIR or /tmp]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from runs" -l state-dir -d 'Folder for what is remembered between runs [default: /var/lib/mlops for root, else ~/.local/state/mlops]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from runs" -l jobs -d 'Threads and connections that work at once [default: the number of processors]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from runs" -l lower -d 'Less of that metric is better'
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from runs" -s q -l quiet -d 'Say nothing on stderr but errors'
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from runs" -s v -l verbose -d 'Log to stderr what is done; twice: every statement'
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from runs" -l yes -d 'Agree to what would be asked'
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from runs" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from runs" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from policy" -l ping -d 'Tell a dead man\'s switch that this ran, and how it went: URL/start, then URL or URL/fail (healthchecks.io)' -r
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from policy" -l notify -d 'Post a message to a Slack-compatible webhook unless it went well' -r
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from policy" -l config -d 'Configuration file [default: MLOPS_CONFIG, ~/.config/mlops/config.toml, /etc/mlops/config.toml]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from policy" -l profile -d 'Profile in the configuration file whose values beat the file\'s own [default: MLOPS_PROFILE]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from policy" -l tracking-uri -d 'Tracking server [default: MLOPS_TRACKING_URI, MLFLOW_TRACKING_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from policy" -l backend-store-uri -d 'Backend database of MLflow\'s: a SQLite file or a postgresql:// address [default: MLOPS_BACKEND_STORE_URI, MLFLOW_BACKEND_STORE_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from policy" -l artifact-root -d 'Where the server\'s artifacts are: a folder or s3://bucket/path [default: MLOPS_ARTIFACT_ROOT, MLFLOW_ARTIFACTS_DESTINATION, MLFLOW_DEFAULT_ARTIFACT_ROOT]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from policy" -l output -d 'Form of the result [default: table]' -r -f -a "table\t'For people'
+json\t'One document'
+nagios\t'A monitoring plugin\'s status line and performance data (health only)'
+prometheus\t'Prometheus\' text format (health only)'
+markdown\t'For a ticket or a chat (health only)'"
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from policy" -l color -d 'Colours on the terminal [default: auto; NO_COLOR is honoured]' -r -f -a "auto\t''
+always\t''
+never\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from policy" -l progress -d 'Progress on stderr: bars on a terminal, else a line every few seconds [default: auto]' -r -f -a "auto\t''
+plain\t''
+json\t''
+none\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from policy" -l work-dir -d 'Folder for private copies of SQLite files [default: TMPDIR or /tmp]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from policy" -l state-dir -d 'Folder for what is remembered between runs [default: /var/lib/mlops for root, else ~/.local/state/mlops]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from policy" -l jobs -d 'Threads and connections that work at once [default: the number of processors]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from policy" -s q -l quiet -d 'Say nothing on stderr but errors'
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from policy" -s v -l verbose -d 'Log to stderr what is done; twice: every statement'
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from policy" -l yes -d 'Agree to what would be asked'
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from policy" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from policy" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from undo" -l config -d 'Configuration file [default: MLOPS_CONFIG, ~/.config/mlops/config.toml, /etc/mlops/config.toml]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from undo" -l profile -d 'Profile in the configuration file whose values beat the file\'s own [default: MLOPS_PROFILE]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from undo" -l tracking-uri -d 'Tracking server [default: MLOPS_TRACKING_URI, MLFLOW_TRACKING_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from undo" -l backend-store-uri -d 'Backend database of MLflow\'s: a SQLite file or a postgresql:// address [default: MLOPS_BACKEND_STORE_URI, MLFLOW_BACKEND_STORE_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from undo" -l artifact-root -d 'Where the server\'s artifacts are: a folder or s3://bucket/path [default: MLOPS_ARTIFACT_ROOT, MLFLOW_ARTIFACTS_DESTINATION, MLFLOW_DEFAULT_ARTIFACT_ROOT]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from undo" -l output -d 'Form of the result [default: table]' -r -f -a "table\t'For people'
+json\t'One document'
+nagios\t'A monitoring plugin\'s status line and performance data (health only)'
+prometheus\t'Prometheus\' text format (health only)'
+markdown\t'For a ticket or a chat (health only)'"
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from undo" -l color -d 'Colours on the terminal [default: auto; NO_COLOR is honoured]' -r -f -a "auto\t''
+always\t''
+never\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from undo" -l progress -d 'Progress on stderr: bars on a terminal, else a line every few seconds [default: auto]' -r -f -a "auto\t''
+plain\t''
+json\t''
+none\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from undo" -l work-dir -d 'Folder for private copies of SQLite files [default: TMPDIR or /tmp]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from undo" -l state-dir -d 'Folder for what is remembered between runs [default: /var/lib/mlops for root, else ~/.local/state/mlops]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from undo" -l jobs -d 'Threads and connections that work at once [default: the number of processors]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from undo" -s q -l quiet -d 'Say nothing on stderr but errors'
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from undo" -s v -l verbose -d 'Log to stderr what is done; twice: every statement'
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from undo" -l yes -d 'Agree to what would be asked'
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from undo" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from undo" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from help" -f -a "experiments" -d 'Soft-delete experiments whose last activity is long ago'
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from help" -f -a "runs" -d 'Soft-delete runs whose last activity is long ago'
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from help" -f -a "policy" -d 'Do what [[cleanup.policy]] of the configuration says, entry after entry: the line for cron'
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from help" -f -a "undo" -d 'Put back exactly what a batch deleted; without an id, list the batches'
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c mlops -n "__fish_mlops_using_subcommand promote" -l model -d 'The registered model' -r
+complete -c mlops -n "__fish_mlops_using_subcommand promote" -l version -d 'The version of that number' -r
+complete -c mlops -n "__fish_mlops_using_subcommand promote" -l alias -d 'The version under that alias' -r
+complete -c mlops -n "__fish_mlops_using_subcommand promote" -l stage -d 'The newest version in that stage' -r
+complete -c mlops -n "__fish_mlops_using_subcommand promote" -l run -d 'The newest version that this run made' -r
+complete -c mlops -n "__fish_mlops_using_subcommand promote" -l uuid -d 'The newest version that was made from this logged model (MLflow 3)' -r
+complete -c mlops -n "__fish_mlops_using_subcommand promote" -l to -d 'Where to: Production, Staging, Archived, None, or an alias as @champion [default: production, as it is marked today]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand promote" -l mode -d 'How the version in production is marked [default: the way it is marked today; the first one by its stage]' -r -f -a "stage\t'By the stage Production'
+alias\t'By the alias @champion'
+both\t'By both, kept the same'"
+complete -c mlops -n "__fish_mlops_using_subcommand promote" -l require -d 'A comparison of metrics: \'rmse < champion\', \'r2 >= 0.85\', \'mae <= champion * 1.1\', \'f1 > champion.f1 - 0.01\'; may be given more than once, as may --require-tag and --check. One that compares with a champion is not asked where there is none yet' -r
+complete -c mlops -n "__fish_mlops_using_subcommand promote" -l require-tag -d 'A tag of the version; without =V any value' -r
+complete -c mlops -n "__fish_mlops_using_subcommand promote" -l max-age -d 'The version is at most so old: 30d' -r
+complete -c mlops -n "__fish_mlops_using_subcommand promote" -l soak -d 'It has been in Staging, or under its alias, for so long: 24h. Only what mlops put there is known; else it is refused. What another client moves out and in again is not seen' -r
+complete -c mlops -n "__fish_mlops_using_subcommand promote" -l approve-by-tag -d 'This tag of the version names who approved it' -r
+complete -c mlops -n "__fish_mlops_using_subcommand promote" -l check -d 'A command, whose exit code 0 lets it through; it finds MODEL_NAME, VERSION, RUN_ID, MODEL_URI and CHAMPION_VERSION in its environment. It is run with --dry-run, too. Its text and the last line that it says are kept in the record' -r
+complete -c mlops -n "__fish_mlops_using_subcommand promote" -l check-timeout -d 'The longest that each command may take [default: 5 min]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand promote" -l reason -d 'Why, for the record' -r
+complete -c mlops -n "__fish_mlops_using_subcommand promote" -l by -d 'Who, for the record [default: the user of this process]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand promote" -l ping -d 'Tell a dead man\'s switch that this ran, and how it went: URL/start, then URL or URL/fail (healthchecks.io)' -r
+complete -c mlops -n "__fish_mlops_using_subcommand promote" -l notify -d 'Post a message to a Slack-compatible webhook unless it went well' -r
+complete -c mlops -n "__fish_mlops_using_subcommand promote" -l config -d 'Configuration file [default: MLOPS_CONFIG, ~/.config/mlops/config.toml, /etc/mlops/config.toml]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand promote" -l profile -d 'Profile in the configuration file whose values beat the file\'s own [default: MLOPS_PROFILE]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand promote" -l tracking-uri -d 'Tracking server [default: MLOPS_TRACKING_URI, MLFLOW_TRACKING_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand promote" -l backend-store-uri -d 'Backend database of MLflow\'s: a SQLite file or a postgresql:// address [default: MLOPS_BACKEND_STORE_URI, MLFLOW_BACKEND_STORE_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand promote" -l artifact-root -d 'Where the server\'s artifacts are: a folder or s3://bucket/path [default: MLOPS_ARTIFACT_ROOT, MLFLOW_ARTIFACTS_DESTINATION, MLFLOW_DEFAULT_ARTIFACT_ROOT]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand promote" -l output -d 'Form of the result [default: table]' -r -f -a "table\t'For people'
+json\t'One document'
+nagios\t'A monitoring plugin\'s status line and performance data (health only)'
+prometheus\t'Prometheus\' text format (health only)'
+markdown\t'For a ticket or a chat (health only)'"
+complete -c mlops -n "__fish_mlops_using_subcommand promote" -l color -d 'Colours on the terminal [default: auto; NO_COLOR is honoured]' -r -f -a "auto\t''
+always\t''
+never\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand promote" -l progress -d 'Progress on stderr: bars on a terminal, else a line every few seconds [default: auto]' -r -f -a "auto\t''
+plain\t''
+json\t''
+none\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand promote" -l work-dir -d 'Folder for private copies of SQLite files [default: TMPDIR or /tmp]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand promote" -l state-dir -d 'Folder for what is remembered between runs [default: /var/lib/mlops for root, else ~/.local/state/mlops]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand promote" -l jobs -d 'Threads and connections that work at once [default: the number of processors]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand promote" -l latest -d 'The newest version of all'
+complete -c mlops -n "__fish_mlops_using_subcommand promote" -l require-signature -d 'The model has a signature'
+complete -c mlops -n "__fish_mlops_using_subcommand promote" -l set-validation-status -d 'Judge only, and leave the verdict with the version: tag validation_status=passed or =failed. Nothing is promoted, and what --require-tag and the configuration ask of that tag itself is left out'
+complete -c mlops -n "__fish_mlops_using_subcommand promote" -s q -l quiet -d 'Say nothing on stderr but errors'
+complete -c mlops -n "__fish_mlops_using_subcommand promote" -s v -l verbose -d 'Log to stderr what is done; twice: every statement'
+complete -c mlops -n "__fish_mlops_using_subcommand promote" -l yes -d 'Agree to what would be asked'
+complete -c mlops -n "__fish_mlops_using_subcommand promote" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
+complete -c mlops -n "__fish_mlops_using_subcommand promote" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c mlops -n "__fish_mlops_using_subcommand rollback" -l model -d 'The registered model' -r
+complete -c mlops -n "__fish_mlops_using_subcommand rollback" -l to-version -d 'The version that is put back [default: the former champion]. One that no record knows as champion is a warning' -r
+complete -c mlops -n "__fish_mlops_using_subcommand rollback" -l to -d 'The place: Production, or an alias as @champion [default: production, as it is marked today]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand rollback" -l mode -d 'How the version in production is marked [default: the way it is marked today; the first one by its stage]' -r -f -a "stage\t'By the stage Production'
+alias\t'By the alias @champion'
+both\t'By both, kept the same'"
+complete -c mlops -n "__fish_mlops_using_subcommand rollback" -l reason -d 'Why, for the record' -r
+complete -c mlops -n "__fish_mlops_using_subcommand rollback" -l by -d 'Who, for the record [default: the user of this process]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand rollback" -l ping -d 'Tell a dead man\'s switch that this ran, and how it went: URL/start, then URL or URL/fail (healthchecks.io)' -r
+complete -c mlops -n "__fish_mlops_using_subcommand rollback" -l notify -d 'Post a message to a Slack-compatible webhook unless it went well' -r
+complete -c mlops -n "__fish_mlops_using_subcommand rollback" -l config -d 'Configuration file [default: MLOPS_CONFIG, ~/.config/mlops/config.toml, /etc/mlops/config.toml]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand rollback" -l profile -d 'Profile in the configuration file whose values beat the file\'s own [default: MLOPS_PROFILE]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand rollback" -l tracking-uri -d 'Tracking server [default: MLOPS_TRACKING_URI, MLFLOW_TRACKING_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand rollback" -l backend-store-uri -d 'Backend database of MLflow\'s: a SQLite file or a postgresql:// address [default: MLOPS_BACKEND_STORE_URI, MLFLOW_BACKEND_STORE_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand rollback" -l artifact-root -d 'Where the server\'s artifacts are: a folder or s3://bucket/path [default: MLOPS_ARTIFACT_ROOT, MLFLOW_ARTIFACTS_DESTINATION, MLFLOW_DEFAULT_ARTIFACT_ROOT]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand rollback" -l output -d 'Form of the result [default: table]' -r -f -a "table\t'For people'
+json\t'One document'
+nagios\t'A monitoring plugin\'s status line and performance data (health only)'
+prometheus\t'Prometheus\' text format (health only)'
+markdown\t'For a ticket or a chat (health only)'"
+complete -c mlops -n "__fish_mlops_using_subcommand rollback" -l color -d 'Colours on the terminal [default: auto; NO_COLOR is honoured]' -r -f -a "auto\t''
+always\t''
+never\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand rollback" -l progress -d 'Progress on stderr: bars on a terminal, else a line every few seconds [default: auto]' -r -f -a "auto\t''
+plain\t''
+json\t''
+none\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand rollback" -l work-dir -d 'Folder for private copies of SQLite files [default: TMPDIR or /tmp]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand rollback" -l state-dir -d 'Folder for what is remembered between runs [default: /var/lib/mlops for root, else ~/.local/state/mlops]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand rollback" -l jobs -d 'Threads and connections that work at once [default: the number of processors]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand rollback" -s q -l quiet -d 'Say nothing on stderr but errors'
+complete -c mlops -n "__fish_mlops_using_subcommand rollback" -s v -l verbose -d 'Log to stderr what is done; twice: every statement'
+complete -c mlops -n "__fish_mlops_using_subcommand rollback" -l yes -d 'Agree to what would be asked'
+complete -c mlops -n "__fish_mlops_using_subcommand rollback" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
+complete -c mlops -n "__fish_mlops_using_subcommand rollback" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c mlops -n "__fish_mlops_using_subcommand models; and not __fish_seen_subcommand_from list show register export history help" -l config -d 'Configuration file [default: MLOPS_CONFIG, ~/.config/mlops/config.toml, /etc/mlops/config.toml]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand models; and not __fish_seen_subcommand_from list show register export history help" -l profile -d 'Profile in the configuration file whose values beat the file\'s own [default: MLOPS_PROFILE]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand models; and not __fish_seen_subcommand_from list show register export history help" -l tracking-uri -d 'Tracking server [default: MLOPS_TRACKING_URI, MLFLOW_TRACKING_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand models; and not __fish_seen_subcommand_from list show register export history help" -l backend-store-uri -d 'Backend database of MLflow\'s: a SQLite file or a postgresql:// address [default: MLOPS_BACKEND_STORE_URI, MLFLOW_BACKEND_STORE_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand models; and not __fish_seen_subcommand_from list show register export history help" -l artifact-root -d 'Where the server\'s artifacts are: a folder or s3://bucket/path [default: MLOPS_ARTIFACT_ROOT, MLFLOW_ARTIFACTS_DESTINATION, MLFLOW_DEFAULT_ARTIFACT_ROOT]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand models; and not __fish_seen_subcommand_from list show register export history help" -l output -d 'Form of the result [default: table]' -r -f -a "table\t'For people'
+json\t'One document'
+nagios\t'A monitoring plugin\'s status line and performance data (health only)'
+prometheus\t'Prometheus\' text format (health only)'
+markdown\t'For a ticket or a chat (health only)'"
+complete -c mlops -n "__fish_mlops_using_subcommand models; and not __fish_seen_subcommand_from list show register export history help" -l color -d 'Colours on the terminal [default: auto; NO_COLOR is honoured]' -r -f -a "auto\t''
+always\t''
+never\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand models; and not __fish_seen_subcommand_from list show register export history help" -l progress -d 'Progress on stderr: bars on a terminal, else a line every few seconds [default: auto]' -r -f -a "auto\t''
+plain\t''
+json\t''
+none\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand models; and not __fish_seen_subcommand_from list show register export history help" -l work-dir -d 'Folder for private copies of SQLite files [default: TMPDIR or /tmp]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand models; and not __fish_seen_subcommand_from list show register export history help" -l state-dir -d 'Folder for what is remembered between runs [default: /var/lib/mlops for root, else ~/.local/state/mlops]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand models; and not __fish_seen_subcommand_from list show register export history help" -l jobs -d 'Threads and connections that work at once [default: the number of processors]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand models; and not __fish_seen_subcommand_from list show register export history help" -s q -l quiet -d 'Say nothing on stderr but errors'
+complete -c mlops -n "__fish_mlops_using_subcommand models; and not __fish_seen_subcommand_from list show register export history help" -s v -l verbose -d 'Log to stderr what is done; twice: every statement'
+complete -c mlops -n "__fish_mlops_using_subcommand models; and not __fish_seen_subcommand_from list show register export history help" -l yes -d 'Agree to what would be asked'
+complete -c mlops -n "__fish_mlops_using_subcommand models; and not __fish_seen_subcommand_from list show register export history help" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
+complete -c mlops -n "__fish_mlops_using_subcommand models; and not __fish_seen_subcommand_from list show register export history help" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c mlops -n "__fish_mlops_using_subcommand models; and not __fish_seen_subcommand_from list show register export history help" -f -a "list" -d 'Every registered model in a line: versions, what is in Production and Staging, aliases, a metric, age'
+complete -c mlops -n "__fish_mlops_using_subcommand models; and not __fish_seen_subcommand_from list show register export history help" -f -a "show" -d 'One model, one version or one logged model: run, metrics, params, signature, tags, files, lineage'
+complete -c mlops -n "__fish_mlops_using_subcommand models; and not __fish_seen_subcommand_from list show register export history help" -f -a "register" -d 'Make a version of a registered model from a run\'s model, a logged model or an address'
+complete -c mlops -n "__fish_mlops_using_subcommand models; and not __fish_seen_subcommand_from list show register export history help" -f -a "export" -d 'What is in production, as a JSON document, and with --files also its artifacts'
+complete -c mlops -n "__fish_mlops_using_subcommand models; and not __fish_seen_subcommand_from list show register export history help" -f -a "history" -d 'Who was champion when, as the versions\' tags and the log of the state folder tell'
+complete -c mlops -n "__fish_mlops_using_subcommand models; and not __fish_seen_subcommand_from list show register export history help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from list" -l name -d 'Only models whose name matches: `*` stands for any characters, `?` for one' -r
 complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from list" -l metric -d 'Also this metric of the version in production' -r
 complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from list" -l config -d 'Configuration file [default: MLOPS_CONFIG, ~/.config/mlops/config.toml, /etc/mlops/config.toml]' -r -F
@@ -837,10 +1092,36 @@ complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subc
 complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from export" -l yes -d 'Agree to what would be asked'
 complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from export" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
 complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from export" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from history" -l config -d 'Configuration file [default: MLOPS_CONFIG, ~/.config/mlops/config.toml, /etc/mlops/config.toml]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from history" -l profile -d 'Profile in the configuration file whose values beat the file\'s own [default: MLOPS_PROFILE]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from history" -l tracking-uri -d 'Tracking server [default: MLOPS_TRACKING_URI, MLFLOW_TRACKING_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from history" -l backend-store-uri -d 'Backend database of MLflow\'s: a SQLite file or a postgresql:// address [default: MLOPS_BACKEND_STORE_URI, MLFLOW_BACKEND_STORE_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from history" -l artifact-root -d 'Where the server\'s artifacts are: a folder or s3://bucket/path [default: MLOPS_ARTIFACT_ROOT, MLFLOW_ARTIFACTS_DESTINATION, MLFLOW_DEFAULT_ARTIFACT_ROOT]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from history" -l output -d 'Form of the result [default: table]' -r -f -a "table\t'For people'
+json\t'One document'
+nagios\t'A monitoring plugin\'s status line and performance data (health only)'
+prometheus\t'Prometheus\' text format (health only)'
+markdown\t'For a ticket or a chat (health only)'"
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from history" -l color -d 'Colours on the terminal [default: auto; NO_COLOR is honoured]' -r -f -a "auto\t''
+always\t''
+never\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from history" -l progress -d 'Progress on stderr: bars on a terminal, else a line every few seconds [default: auto]' -r -f -a "auto\t''
+plain\t''
+json\t''
+none\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from history" -l work-dir -d 'Folder for private copies of SQLite files [default: TMPDIR or /tmp]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from history" -l state-dir -d 'Folder for what is remembered between runs [default: /var/lib/mlops for root, else ~/.local/state/mlops]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from history" -l jobs -d 'Threads and connections that work at once [default: the number of processors]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from history" -s q -l quiet -d 'Say nothing on stderr but errors'
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from history" -s v -l verbose -d 'Log to stderr what is done; twice: every statement'
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from history" -l yes -d 'Agree to what would be asked'
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from history" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from history" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from help" -f -a "list" -d 'Every registered model in a line: versions, what is in Production and Staging, aliases, a metric, age'
 complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from help" -f -a "show" -d 'One model, one version or one logged model: run, metrics, params, signature, tags, files, lineage'
 complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from help" -f -a "register" -d 'Make a version of a registered model from a run\'s model, a logged model or an address'
 complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from help" -f -a "export" -d 'What is in production, as a JSON document, and with --files also its artifacts'
+complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from help" -f -a "history" -d 'Who was champion when, as the versions\' tags and the log of the state folder tell'
 complete -c mlops -n "__fish_mlops_using_subcommand models; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c mlops -n "__fish_mlops_using_subcommand demo" -l experiments -d 'Experiments' -r
 complete -c mlops -n "__fish_mlops_using_subcommand demo" -l runs -d 'Runs' -r
@@ -977,17 +1258,20 @@ complete -c mlops -n "__fish_mlops_using_subcommand man" -s v -l verbose -d 'Log
 complete -c mlops -n "__fish_mlops_using_subcommand man" -l yes -d 'Agree to what would be asked'
 complete -c mlops -n "__fish_mlops_using_subcommand man" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
 complete -c mlops -n "__fish_mlops_using_subcommand man" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health backup restore models demo config completions man help" -f -a "migrate" -d 'Move a store to another database or into an archive and back, or compare two stores'
-complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health backup restore models demo config completions man help" -f -a "db" -d 'Look at a backend database, mend it, or make a new one'
-complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health backup restore models demo config completions man help" -f -a "health" -d 'Look at the whole stack at once, and end with the exit code that a monitor understands'
-complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health backup restore models demo config completions man help" -f -a "backup" -d 'Back up the database and the artifacts that it refers to, as one unit, while the stack is in use'
-complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health backup restore models demo config completions man help" -f -a "restore" -d 'Make a stack of a backup: its artifacts below a root, its database in SQLite or PostgreSQL'
-complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health backup restore models demo config completions man help" -f -a "models" -d 'Look at the model registry, register models, export what is in production'
-complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health backup restore models demo config completions man help" -f -a "demo" -d 'Make a sample MLflow store and migrate it, to see what this tool does'
-complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health backup restore models demo config completions man help" -f -a "config" -d 'Settings and where they come from'
-complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health backup restore models demo config completions man help" -f -a "completions" -d 'Print a completion script for a shell'
-complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health backup restore models demo config completions man help" -f -a "man" -d 'Write the man pages into a folder'
-complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health backup restore models demo config completions man help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health backup restore cleanup promote rollback models demo config completions man help" -f -a "migrate" -d 'Move a store to another database or into an archive and back, or compare two stores'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health backup restore cleanup promote rollback models demo config completions man help" -f -a "db" -d 'Look at a backend database, mend it, or make a new one'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health backup restore cleanup promote rollback models demo config completions man help" -f -a "health" -d 'Look at the whole stack at once, and end with the exit code that a monitor understands'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health backup restore cleanup promote rollback models demo config completions man help" -f -a "backup" -d 'Back up the database and the artifacts that it refers to, as one unit, while the stack is in use'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health backup restore cleanup promote rollback models demo config completions man help" -f -a "restore" -d 'Make a stack of a backup: its artifacts below a root, its database in SQLite or PostgreSQL'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health backup restore cleanup promote rollback models demo config completions man help" -f -a "cleanup" -d 'Delete old experiments and runs by policy, and put them back'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health backup restore cleanup promote rollback models demo config completions man help" -f -a "promote" -d 'Put a model\'s challenger into production, if every gate lets it through'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health backup restore cleanup promote rollback models demo config completions man help" -f -a "rollback" -d 'Put the former champion back into production'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health backup restore cleanup promote rollback models demo config completions man help" -f -a "models" -d 'Look at the model registry, register models, export what is in production, tell who was champion when'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health backup restore cleanup promote rollback models demo config completions man help" -f -a "demo" -d 'Make a sample MLflow store and migrate it, to see what this tool does'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health backup restore cleanup promote rollback models demo config completions man help" -f -a "config" -d 'Settings and where they come from'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health backup restore cleanup promote rollback models demo config completions man help" -f -a "completions" -d 'Print a completion script for a shell'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health backup restore cleanup promote rollback models demo config completions man help" -f -a "man" -d 'Write the man pages into a folder'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health backup restore cleanup promote rollback models demo config completions man help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcommand_from migrate" -f -a "sqlite-to-pg" -d 'Move an MLflow SQLite database into PostgreSQL'
 complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcommand_from migrate" -f -a "export" -d 'Write a store into an archive: one file to keep, to send and to restore from'
 complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcommand_from migrate" -f -a "import" -d 'Make a store of an archive, in PostgreSQL or SQLite'
@@ -1002,8 +1286,13 @@ complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcom
 complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcommand_from backup" -f -a "prune" -d 'Remove backups that no rule keeps, and contents that no backup refers to any more'
 complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcommand_from backup" -f -a "pin" -d 'Keep a backup for ever'
 complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcommand_from backup" -f -a "unpin" -d 'Let the rules decide on a backup again'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcommand_from cleanup" -f -a "experiments" -d 'Soft-delete experiments whose last activity is long ago'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcommand_from cleanup" -f -a "runs" -d 'Soft-delete runs whose last activity is long ago'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcommand_from cleanup" -f -a "policy" -d 'Do what [[cleanup.policy]] of the configuration says, entry after entry: the line for cron'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcommand_from cleanup" -f -a "undo" -d 'Put back exactly what a batch deleted; without an id, list the batches'
 complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcommand_from models" -f -a "list" -d 'Every registered model in a line: versions, what is in Production and Staging, aliases, a metric, age'
 complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcommand_from models" -f -a "show" -d 'One model, one version or one logged model: run, metrics, params, signature, tags, files, lineage'
 complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcommand_from models" -f -a "register" -d 'Make a version of a registered model from a run\'s model, a logged model or an address'
 complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcommand_from models" -f -a "export" -d 'What is in production, as a JSON document, and with --files also its artifacts'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcommand_from models" -f -a "history" -d 'Who was champion when, as the versions\' tags and the log of the state folder tell'
 complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcommand_from config" -f -a "show" -d 'Each setting, its value (secrets masked) and its origin'

@@ -4,11 +4,14 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::flows::Server;
-use crate::support::{Said, folder, mlops, postgres};
+use crate::support::relay::{Fate, Relay};
+use crate::support::{Killed, Said, folder, mlops, postgres, wait_for};
 
 /// Rules for the oracle, and the same for the program.
 fn policies() -> Vec<(Value, Vec<&'static str>)> {
@@ -252,5 +255,48 @@ fn what_makes_no_sense_is_refused_before_anything_is_asked() {
         let mut command = mlops(place.path());
         let said = Said::of(command.arg("cleanup").args(arguments).output().unwrap()).expect(code);
         assert!(said.err.contains(says), "{arguments:?}: {}", said.err);
+    }
+}
+
+#[test]
+fn a_batch_that_is_killed_is_put_back_whole() {
+    let place = folder();
+    let store = format!("sqlite:///{}", place.path().join("mlflow.db").display());
+    let server = Server::start("2.9.2", &store, place.path(), &[]);
+    server.script("retention.py", &["fill", "--seed", "5", "--backend-store-uri", &store]).expect(0);
+    let stack = Stack { server: &server, home: place.path() };
+    let before = stack.state();
+    let port = server.url.trim_end_matches('/').rsplit_once(':').unwrap().1.parse().unwrap();
+    let relay = Relay::before(port);
+    let address = format!("http://127.0.0.1:{}", relay.port);
+    for (kind, call) in [("runs", "/runs/delete"), ("experiments", "/experiments/delete")] {
+        // The server does the second one, and nobody hears of it.
+        let mut met = 0;
+        relay.judge(move |head| {
+            met += u32::from(head.lines().next().unwrap_or_default().contains(call));
+            if met == 2 { Fate::Swallowed } else { Fate::Through }
+        });
+        let mut command = mlops(place.path());
+        command.args(["cleanup", kind, "--older-than", "30d", "--jobs", "1", "--yes", "--tracking-uri", &address]);
+        command.args(["--include", "running", "--include", "registered"]);
+        let mut child = Killed(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+        let asked = |relay: &Relay| relay.asked().iter().filter(|line| line.contains(call)).count();
+        wait_for("two deletions", Duration::from_secs(60), || (asked(&relay) >= 2).then_some(()));
+        child.0.kill().unwrap();
+        child.0.wait().unwrap();
+        relay.judge(|_| Fate::Through);
+        wait_for("the deletions", Duration::from_secs(30), || {
+            let gone = lives(&before, kind, "active").difference(&lives(&stack.state(), kind, "active")).count();
+            (gone >= 2).then_some(())
+        });
+        let run = |arguments: &[&str]| {
+            let mut command = mlops(place.path());
+            command.args(["cleanup", "undo", "--output", "json", "--tracking-uri", &address]).args(arguments);
+            Said::of(command.output().unwrap()).expect(0).json()["result"].clone()
+        };
+        let listed = run(&[]);
+        let batch = listed["batches"].as_array().unwrap().last().unwrap()["batch"].as_str().unwrap().to_owned();
+        run(&[&batch]);
+        assert_eq!(stack.state(), before, "{kind}");
     }
 }

@@ -1,14 +1,15 @@
 //! Promotions in large registries, of models with many versions, and of models with odd names.
 
 use std::fs;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, params};
 use serde_json::{Value, json};
 
 use crate::promotions::{Registry, shared};
-use crate::support::folder;
 use crate::support::relay::{Fate, Relay};
+use crate::support::{Said, folder};
 
 const MODELS: i64 = 1_000;
 const VERSIONS: i64 = 50;
@@ -52,7 +53,7 @@ fn the_calls_of_a_promotion_do_not_grow() {
         let begun = Instant::now();
         let mut command = registry.program(home.path(), arguments);
         command.env("MLFLOW_TRACKING_URI", format!("http://127.0.0.1:{}", relay.port)).arg("--yes");
-        let said = crate::support::Said::of(command.output().unwrap()).expect(0);
+        let said = Said::of(command.output().unwrap()).expect(0);
         (relay.asked().len(), begun.elapsed(), said)
     };
     // The first champion, the next one beside it, the way back, the history.
@@ -64,7 +65,7 @@ fn the_calls_of_a_promotion_do_not_grow() {
             &["rollback", "--model", model],
             &["models", "history", model],
         ];
-        steps.map(|arguments| counted(arguments)).map(|(calls, took, _)| (calls, took))
+        steps.map(&counted).map(|(calls, took, _)| (calls, took))
     };
     let registered = |model: &str| {
         let one = |rmse| {
@@ -123,19 +124,15 @@ fn a_model_may_have_any_name() {
         let second = ["promote", "--latest", "--require", "rmse < champion", "--yes"];
         let people = registry.mlops(home, &[&second[..], &[&named]].concat()).expect(0).out;
         // The command that is told to go back can be pasted into a shell.
-        let back = people.split('`').nth(1).unwrap().strip_prefix("mlops ");
-        let back = back.unwrap_or_else(|| panic!("{people}"));
+        let line = people.lines().find_map(|line| line.strip_prefix("Back: `mlops ")?.strip_suffix('`'));
+        let back = line.unwrap_or_else(|| panic!("{people}"));
         let view = registry.view(model);
         assert_eq!((view.in_stage("Production"), view.under("champion")), ([2].into(), Some(2)), "{model}");
-        if !model.contains('`') {
-            let program = registry.program(home, &[]);
-            let mut shell = std::process::Command::new("sh");
-            shell.arg("-c").arg(format!("\"$0\" {back} --yes")).arg(program.get_program()).env_clear();
-            shell.envs(program.get_envs().filter_map(|(name, value)| Some((name, value?))));
-            crate::support::Said::of(shell.output().unwrap()).expect(0);
-        } else {
-            run(0, &["rollback", "--yes"]);
-        }
+        let program = registry.program(home, &[]);
+        let mut shell = Command::new("sh");
+        shell.arg("-c").arg(format!("\"$0\" {back} --yes")).arg(program.get_program()).env_clear();
+        shell.envs(program.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        Said::of(shell.output().unwrap()).expect(0);
         let view = registry.view(model);
         assert_eq!((view.in_stage("Production"), view.under("champion")), ([1].into(), Some(1)), "{model}");
         let elsewhere = folder();

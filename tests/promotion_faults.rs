@@ -225,12 +225,17 @@ fn a_lost_record_is_told_and_completed() {
                 assert_eq!(said.json()["result"]["ended"], "unrecorded");
                 assert!(warnings(&said).contains(words), "{}", warnings(&said));
                 scene.champion(2);
-                // Whoever comes next completes it, and it was done then.
-                let next = scene.promote(3).expect(0);
+                // Whoever comes next completes it: it was done, whatever is there by then.
+                let next = if after == 1 {
+                    registry.transition(&scene.model, 3, "Production");
+                    scene.promote(1).expect(0)
+                } else {
+                    scene.promote(3).expect(0)
+                };
                 let complete = warnings(&next).contains("its record is complete now");
                 assert_eq!(complete, after == 1, "{}", warnings(&next));
-                let done: Vec<(u64, String)> = [1, 2, 3].map(|v| (v, "done".to_owned())).into();
-                assert_eq!(scene.states(), done);
+                let last = if after == 1 { 1 } else { 3 };
+                assert_eq!(scene.states(), [1, 2, last].map(|v| (v, "done".to_owned())));
                 scene.run(&["rollback"]).expect(0);
                 scene.champion(2);
             });
@@ -281,6 +286,10 @@ fn a_half_done_switch_is_undone_or_told() {
             assert_eq!(scene.marks(), (vec![1], Some(2)));
             scene.last_state(2, "begun");
             scene.calm();
+            // A dry run tells of it, and leaves it.
+            let told = scene.run(&["promote", "--version", "3", "--dry-run"]).expect(0);
+            assert!(warnings(&told).contains("did not come to its end"), "{}", warnings(&told));
+            assert_eq!(scene.marks(), (vec![1], Some(2)));
             let next = scene.promote(3).expect(0);
             assert!(warnings(&next).contains("@champion is put back as it was"), "{}", warnings(&next));
             scene.champion(3);
@@ -288,6 +297,132 @@ fn a_half_done_switch_is_undone_or_told() {
             scene.champion(1);
         });
     });
+}
+
+/// What another client does between the switch and the look at what came of it.
+#[test]
+fn another_clients_change_in_the_same_moment_is_seen() {
+    type Change = fn(&Registry, &str);
+    let beside: Change = |r, m| {
+        r.told(&json!({"do": "transition", "model": m, "version": 3, "stage": "Production"}));
+    };
+    let (away, instead): (Change, Change) =
+        (|r, m| r.transition(m, 2, "Archived"), |r, m| r.transition(m, 3, "Production"));
+    let alias: Change = |r, m| r.alias(m, "champion", 3);
+    let registry = shared("2.9.2");
+    let cases: [(&str, &str, &'static str, Change, i32, &str); 7] = [
+        (
+            "beside",
+            TRANSITION,
+            "stage",
+            beside,
+            0,
+            "put version 3 into Production in the same moment: version 2 was put there again, alone",
+        ),
+        (
+            "beside",
+            TRANSITION,
+            "both",
+            beside,
+            0,
+            "put version 3 into Production in the same moment: version 2 was put there again, alone",
+        ),
+        (
+            "away",
+            TRANSITION,
+            "both",
+            away,
+            0,
+            "took version 2 out of Production in the same moment: version 2 was put there again, alone",
+        ),
+        (
+            "instead",
+            TRANSITION,
+            "stage",
+            instead,
+            4,
+            "version 2 was put there and is not there alone now (in the stage: 3)",
+        ),
+        ("instead", TRANSITION, "both", instead, 4, "in the stage: 3; under the alias: 2"),
+        ("alias", ALIAS, "alias", alias, 4, "under the alias: 3"),
+        ("alias", TRANSITION, "both", alias, 4, "in the stage: 2; under the alias: 3"),
+    ];
+    for (name, call, mode, change, code, words) in cases {
+        let scene = Scene::new(registry, &format!("{name} in the same moment"), mode);
+        let (model, mut turn) = (scene.model.clone(), 0);
+        scene.relay.judge(move |head| {
+            // At the first request after the one that switches.
+            match (turn, head.lines().next().unwrap_or_default().contains(call)) {
+                (0, true) => turn = 1,
+                (1, _) => {
+                    turn = 2;
+                    change(registry, &model);
+                }
+                _ => {}
+            }
+            Fate::Through
+        });
+        let said = scene.promote(2).expect(code);
+        scene.calm();
+        let told = format!("{} {}", message(&said), warnings(&said));
+        assert!(told.contains("another client") && told.contains(words), "{name} {mode}: {told}");
+        let history = scene.registry.history(&scene.model);
+        if code == 0 {
+            scene.champion(2);
+            scene.last_state(2, "done");
+        } else {
+            scene.last_state(2, "overtaken");
+            // It is nobody's champion in the history; the other client's is one that mlops did not make.
+            let champions = history["champions"].as_array().unwrap();
+            let of = |version: u64| champions.iter().find(|c| c["version"] == version && c["ended"] == false);
+            assert!(of(3).is_some_and(|c| c["by_mlops"] == false && c["since"].is_null()), "{history}");
+            assert!(champions.iter().all(|c| c["version"] != 2 || c["by_mlops"] == false), "{history}");
+        }
+        // Whatever it was, the next one leaves one champion.
+        scene.promote(1).expect(0);
+        scene.champion(1);
+    }
+}
+
+/// One that was begun elsewhere may still be at it, where no lock is shared; what it left is judged by what is there.
+#[test]
+fn one_that_was_begun_on_another_machine_is_left_time() {
+    let registry = shared("3.4.0");
+    let begun = |scene: &Scene, at: &str| {
+        let record = json!({
+            "id": "elsewhere", "at": at, "action": "promote", "version": 2, "from": "None", "to": {"stage": "Production"},
+            "former": 1, "before": {"staged": [1]}, "by": "bob@elsewhere", "state": "begun", "model": scene.model,
+        });
+        registry.tag(&scene.model, 2, "mlops.promote.elsewhere", &record.to_string());
+    };
+    let (now, old) = (jiff::Timestamp::now().to_string(), "2026-01-01T00:00:00Z");
+    let scene = Scene::new(registry, "begun elsewhere", "stage");
+    begun(&scene, &now);
+    let before = scene.view();
+    let said = scene.promote(3).expect(10);
+    assert!(message(&said).contains("bob@elsewhere puts version 2 into Production right now"), "{}", message(&said));
+    assert_eq!(scene.view(), before);
+    // Two minutes later it is over.
+    let past = jiff::Timestamp::now().checked_sub(jiff::SignedDuration::from_mins(2)).unwrap();
+    begun(&scene, &past.to_string());
+    let said = scene.promote(3).expect(0);
+    assert!(warnings(&said).contains("was cut off before its switch: nothing was changed"), "{}", warnings(&said));
+    scene.champion(3);
+
+    let scene = Scene::new(registry, "long ago", "stage");
+    begun(&scene, old);
+    registry.transition(&scene.model, 2, "Production");
+    let said = scene.promote(3).expect(0);
+    assert!(warnings(&said).contains("was cut off after its switch, which is done"), "{}", warnings(&said));
+    // Nobody can know whether it was done before the other client came.
+    let scene = Scene::new(registry, "long ago and changed since", "stage");
+    begun(&scene, old);
+    registry.transition(&scene.model, 3, "Production");
+    let said = scene.promote(1).expect(0);
+    assert!(warnings(&said).contains("another client changed Production (in the stage: 3)"), "{}", warnings(&said));
+    let states: Vec<(u64, String)> = scene.states().into_iter().filter(|(version, _)| *version == 2).collect();
+    assert_eq!(states, [(2, "overtaken".to_owned())]);
+    scene.champion(1);
 }
 
 /// What becomes of the program at a request.

@@ -121,7 +121,7 @@ fn raced_beside(registry: &Registry, name: &str) {
         registry.register("storm", json!({}));
     }
     let versions: Vec<u64> = (1..=VERSIONS).collect();
-    registry.told(&json!({"do": "storm", "model": "storm", "versions": versions, "pause": 0.2}));
+    registry.told(&json!({"do": "storm", "model": "storm", "versions": versions, "pause": 0.05}));
     let begun = Instant::now();
     let all = promoted_at_once(registry, "storm", 5);
     let seconds = begun.elapsed().as_secs_f64();

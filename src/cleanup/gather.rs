@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use crate::domain::artifact_address::ArtifactAddress;
 use crate::domain::cleanup::rules::Rules;
 use crate::domain::cleanup::select::{self, Behind, ExperimentFacts, Fate, RunFacts};
-use crate::domain::failure::Outcome;
+use crate::domain::failure::{Failure, Outcome};
 use crate::domain::tracking::{Experiment, ModelVersion, View};
 use crate::engine::cancel::Cancel;
 use crate::mlflow::{Client, Runs};
@@ -18,6 +18,8 @@ const RUNS: u32 = 1_000;
 const AT_ONCE: usize = 100;
 /// Logged models in a page.
 const LOGGED: u32 = 100;
+/// Seconds that two clocks may differ by where days are counted.
+const MOST_SKEW: i64 = 3_600;
 /// Versions of a run that are named.
 const NAMED: usize = 3;
 /// Characters of a run's id.
@@ -98,10 +100,20 @@ pub async fn registry(client: &Client) -> Outcome<Registry> {
     Ok(registry)
 }
 
-async fn active_experiments(client: &Client) -> Outcome<Vec<Experiment>> {
+async fn active_experiments(client: &Client, now: i64) -> Outcome<Vec<Experiment>> {
     let (mut pages, mut all) = (client.experiments("", View::Active, EXPERIMENTS), Vec::new());
     while let Some(page) = pages.next().await? {
         all.extend(page);
+    }
+    // Ages are counted by our clock.
+    if let Some(there) = pages.exchange().and_then(|exchange| exchange.date) {
+        let ahead = (now - there.as_millisecond()) / 1_000;
+        if ahead.abs() > MOST_SKEW {
+            return Err(Failure::source(format!(
+                "the clock of this machine and the server's differ by {ahead} s: what is old cannot be told"
+            ))
+            .hint("set the clocks; `mlops health` watches them (server.clock)"));
+        }
     }
     Ok(all)
 }
@@ -113,7 +125,7 @@ async fn active_experiments(client: &Client) -> Outcome<Vec<Experiment>> {
 pub async fn runs(client: &Client, rules: &Rules, now: i64, cancel: &Cancel) -> Outcome<Found<OldRun>> {
     let registry = registry(client).await?;
     let mut found = Found { goes: Vec::new(), stays: Vec::new(), young: 0 };
-    for experiment in active_experiments(client).await? {
+    for experiment in active_experiments(client, now).await? {
         cancel.check()?;
         if !rules.of_experiment(&experiment.id, &experiment.name) {
             continue;
@@ -144,7 +156,7 @@ pub async fn runs(client: &Client, rules: &Rules, now: i64, cancel: &Cancel) -> 
 /// Any fault.
 pub async fn experiments(client: &Client, rules: &Rules, now: i64, cancel: &Cancel) -> Outcome<Found<ExperimentFacts>> {
     let registry = registry(client).await?;
-    let meant = active_experiments(client).await?.into_iter();
+    let meant = active_experiments(client, now).await?.into_iter();
     let meant = meant.filter(|e| rules.names(&e.name) && rules.tagged(&e.tags) && rules.of_experiment(&e.id, &e.name));
     let mut facts: Vec<ExperimentFacts> = meant.map(|e| ExperimentFacts::of(e, rules)).collect();
     for some in facts.chunks_mut(AT_ONCE) {

@@ -28,7 +28,7 @@ stdout carries the result and nothing else; progress, warnings and hints go to s
 /// The operator's toolkit for MLflow
 ///
 /// Looks at the whole stack in one cron line: server, database, artifacts, registry, runs, metrics and backups. Puts models
-/// into production through gates, and back. Backs database and artifacts up as one unit while the stack is in use, proves the backups and restores them. Moves an MLflow
+/// into production through gates, and back. Deletes what is old by policy, and puts it back. Backs database and artifacts up as one unit while the stack is in use, proves the backups and restores them. Moves an MLflow
 /// backend database from SQLite to PostgreSQL, exact to the cell and all or nothing, writes it into archives and brings it
 /// back, compares any two stores, sets a PostgreSQL up for MLflow, and finds and mends what is not as MLflow makes it.
 /// Works on the databases of MLflow 1.0 to 3.17 at every schema revision.

@@ -24,9 +24,9 @@ pub(crate) enum Models {
     /// Make a version of a registered model from a run's model, a logged model or an address
     ///
     /// The registered model is made if it is not there. Nothing is registered where no MLmodel is found. The version gets
-    /// the tag validation_status=pending, and mlops.register with the id of this run: by it the version is found when the
-    /// server's answer was lost, so that what is told is what is there, and nothing is registered twice. It is then
-    /// waited for to be READY, 2 minutes at most.
+    /// the tag validation_status=pending, unless --tag says otherwise, and mlops.register with the id of this run: by it
+    /// the version is found when the server's answer was lost, so that what is told is what is there, and no call is made
+    /// twice. It is then waited for to be READY, 2 minutes at most.
     #[command(after_help = REGISTER)]
     Register(Register),
     /// What is in production, as a JSON document, and with --files also its artifacts

@@ -7,11 +7,12 @@ use super::backup::Messages;
 const AFTER: &str = "\
 Exit codes: 0 the version is in its place (or was there already), 5 a gate refuses it, 6 there is no such model or version,
 9 nobody agreed to replace the champion (--yes does), 10 somebody else is at it: nothing was done, 4 the switch or its
-record is not complete, and the text says what is.
+record is not complete, or another client's change stands in its place: the text says which.
 
 What a lock cannot do: mlops keeps other mlops away, not a notebook that calls MLflow itself. What such a client does in the
 same moment is seen when the place is read back, put right and told. A call of its that MLflow commits only after that is
-not; `mlops health` (registry.production) sees what it leaves.
+not; `mlops health` (registry.production) sees what it leaves. A server that is still at a call when its answer is given up
+(60 s), or 5 s after mlops was killed, may do it later: the next promotion sees and records that.
 
 Examples:
   mlops promote --model energy --require 'rmse < champion' --require 'r2 >= 0.85' --yes
@@ -27,8 +28,9 @@ Examples:
 
 /// Put a model's challenger into production, if every gate lets it through
 ///
-/// The challenger is the newest version in Staging, or the one under @challenger, where nothing else names one; it goes to
-/// Production, or to @champion, whichever way this model is run today. All gates are asked and shown. Then, under a lock:
+/// The challenger is the newest version in Staging, or the one under @challenger, where nothing else names one (one that
+/// was rolled back from only where --version names it); it goes to Production, or to @champion, whichever way this model
+/// is run today. All gates are asked and shown. Then, under a lock:
 /// the champion is read once more - another one than the plan saw ends it -, the alias is set and the stage is changed by
 /// MLflow's one call that archives the former champion as well, and both are read back. The versions keep the record in
 /// tags mlops.promote.<id>, the state folder in promotions.jsonl: `mlops models history` and `mlops rollback` read them.
@@ -47,7 +49,8 @@ pub(crate) struct Promote {
     pub(crate) mode: ModeFlag,
     #[command(flatten)]
     pub(crate) gates: Gates,
-    /// Judge only, and leave the verdict with the version: tag validation_status=passed or =failed. Nothing is promoted
+    /// Judge only, and leave the verdict with the version: tag validation_status=passed or =failed. Nothing is promoted, and
+    /// what --require-tag and the configuration ask of that tag itself is left out
     #[arg(long)]
     pub(crate) set_validation_status: bool,
     #[command(flatten)]
@@ -115,14 +118,15 @@ pub(crate) struct Gates {
     /// The version is at most so old: 30d
     #[arg(long, value_name = "TIME", help_heading = "Gates, beside those of [promote.models.\"NAME\"]")]
     pub(crate) max_age: Option<String>,
-    /// It has been in Staging, or under its alias, for so long: 24h. Only what mlops put there is known; else it is refused
+    /// It has been in Staging, or under its alias, for so long: 24h. Only what mlops put there is known; else it is refused.
+    /// What another client moves out and in again is not seen
     #[arg(long, value_name = "TIME", help_heading = "Gates, beside those of [promote.models.\"NAME\"]")]
     pub(crate) soak: Option<String>,
     /// This tag of the version names who approved it
     #[arg(long, value_name = "TAG", help_heading = "Gates, beside those of [promote.models.\"NAME\"]")]
-    pub(crate) approve_by_tag: Option<String>,
+    pub(crate) approve_by_tag: Vec<String>,
     /// A command, whose exit code 0 lets it through; it finds MODEL_NAME, VERSION, RUN_ID, MODEL_URI and CHAMPION_VERSION
-    /// in its environment
+    /// in its environment. It is run with --dry-run, too. Its text and the last line that it says are kept in the record
     #[arg(long, value_name = "CMD", help_heading = "Gates, beside those of [promote.models.\"NAME\"]")]
     pub(crate) check: Vec<String>,
     /// The longest that each command may take [default: 5 min]
@@ -152,7 +156,7 @@ pub(crate) struct Rollback {
     /// The registered model
     #[arg(long, value_name = "NAME")]
     pub(crate) model: String,
-    /// The version that is put back [default: the former champion]
+    /// The version that is put back [default: the former champion]. One that no record knows as champion is a warning
     #[arg(long, value_name = "N")]
     pub(crate) to_version: Option<u64>,
     /// The place: Production, or an alias as @champion [default: production, as it is marked today]

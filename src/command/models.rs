@@ -31,7 +31,7 @@ pub(super) fn run(context: &Context, models: &Models) -> Result<u8, Ended> {
 
 fn list(context: &Context, ways: &Ways, client: &Client, arguments: &List) -> Result<u8, Ended> {
     let alias = context.settings.champion();
-    let wish = Wish { name: arguments.name.as_deref(), metric: arguments.metric.as_deref(), alias: &alias };
+    let wish = Wish { name: arguments.name.as_deref(), metric: arguments.metric.as_deref(), alias };
     let waiting = Waiting::new(ways.runtime.handle().clone(), ways.cancel.clone());
     let overview = waiting.on(overview::overview(client, &wish))?.map_err(Failure::from)?;
     let many = overview.models.iter().filter(|m| m.production.count > 1);
@@ -97,7 +97,7 @@ fn register(context: &Context, ways: &Ways, client: &Client, arguments: &Registe
 fn export(context: &Context, ways: &Ways, client: &Client, arguments: &Export) -> Result<u8, Ended> {
     let choice = match (&arguments.stage, &arguments.alias) {
         (Some(stage), _) => Choice::stage(stage)?,
-        (None, Some(alias)) => Choice::Alias(alias.clone()),
+        (None, Some(alias)) => Choice::Alias(alias.trim_start_matches('@').to_owned()),
         (None, None) => Choice::InProduction(context.settings.champion().to_owned()),
     };
     let prepared = arguments.files.as_deref().map(download::prepare).transpose()?;

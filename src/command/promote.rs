@@ -6,10 +6,11 @@ use super::server::{runtime, server};
 use super::{Context, Ended, journal, messages};
 use crate::cli::promote::{Gates, Mode as ModeWord, Promote, Rollback, Story, Which as WhichFlags};
 use crate::domain::failure::{Failure, Kind, Outcome};
+use crate::domain::harmless;
 use crate::domain::promotion::choice::{Which, alias_name};
 use crate::domain::promotion::place::{Aliases, Stage};
 use crate::domain::promotion::record::{Action, Record};
-use crate::domain::promotion::settings::Wanted;
+use crate::domain::promotion::settings::{Asked, Wanted};
 use crate::mlflow::Client;
 use crate::promote::lock::{Claim, Lock};
 use crate::promote::plan::{Plan, Request, prepare};
@@ -90,6 +91,13 @@ fn wanted(gates: &Gates, mode: Option<ModeWord>) -> Wanted {
     }
 }
 
+fn as_usage(failure: Failure) -> Failure {
+    match failure.kind {
+        Kind::Configuration => Failure { kind: Kind::Usage, ..failure },
+        _ => failure,
+    }
+}
+
 /// Who goes where.
 struct Aim<'a> {
     action: Action,
@@ -138,17 +146,17 @@ impl<'a> Job<'a> {
         };
         let host = settings.host();
         let by = story.by.as_ref().map_or_else(|| settings.who(), |name| format!("{name}@{host}"));
-        let reason = story.reason.clone();
+        let reason = story.reason.as_deref().map(harmless::masked);
         Ok(Job { context, model, wanted, aliases, client, runtime, address, by, reason, log, warnings })
     }
 
-    fn plan(&self, aim: &Aim<'_>, verdict: bool) -> Outcome<Plan> {
-        let as_usage = |failure: Failure| match failure.kind {
-            // What a flag says wrongly; the file was found sound when it was read.
-            Kind::Configuration => Failure { kind: Kind::Usage, ..failure },
-            _ => failure,
-        };
-        let (mode, asked) = (self.wanted.mode().map_err(as_usage)?, self.wanted.asked().map_err(as_usage)?);
+    /// What is asked. A mistake in it is a flag's: the file was found sound when it was read.
+    fn asked(&self) -> Outcome<Asked> {
+        self.wanted.asked().map_err(as_usage)
+    }
+
+    fn plan(&self, aim: &Aim<'_>, asked: &Asked, verdict: bool) -> Outcome<Plan> {
+        let mode = self.wanted.mode().map_err(as_usage)?;
         let request = Request {
             id: &self.context.id,
             server: &self.address,
@@ -158,7 +166,7 @@ impl<'a> Job<'a> {
             to: aim.to,
             mode,
             aliases: &self.aliases,
-            asked: &asked,
+            asked,
             by: &self.by,
             reason: self.reason.as_deref(),
             verdict,
@@ -169,13 +177,21 @@ impl<'a> Job<'a> {
     }
 
     /// Judges, and leaves the verdict with the version.
-    fn validate(self, aim: &Aim<'_>) -> Result<u8, Ended> {
-        let plan = self.plan(aim, true)?;
+    fn validate(mut self, aim: &Aim<'_>) -> Result<u8, Ended> {
+        let mut asked = self.asked()?;
+        // The verdict cannot wait for itself.
+        asked.tags.retain(|(key, _)| key != VALIDATION);
+        let mut plan = self.plan(aim, &asked, true)?;
+        self.warnings.append(&mut plan.notes);
         let verdict = if plan.passed() { "passed" } else { "failed" };
         let (model, version) = (&plan.challenger.name, plan.challenger.version);
         if !self.context.dry_run {
             let written = self.client.set_version_tag(model, version, VALIDATION, verdict);
-            self.runtime.block_on(written).map_err(Failure::from)?;
+            self.runtime.block_on(written).map_err(|trouble| {
+                let failure = trouble.failure;
+                let message = format!("the verdict is {verdict}, and could not be left: {}", failure.message);
+                Failure { message, ..failure }
+            })?;
         }
         let exit = self.verdict(&plan);
         self.context.finish(&Report::Judged(&plan, verdict, !self.context.dry_run), exit, &self.warnings)
@@ -186,40 +202,51 @@ impl<'a> Job<'a> {
     }
 
     fn run(mut self, aim: &Aim<'_>) -> Result<u8, Ended> {
+        // What came up on the way is told however it ends.
+        self.attempt(aim).map_err(|failure| Ended { failure, warnings: self.warnings })
+    }
+
+    fn attempt(&mut self, aim: &Aim<'_>) -> Outcome<u8> {
         let context = self.context;
         self.settle()?;
-        let mut plan = self.plan(aim, false)?;
+        let asked = self.asked()?;
+        let mut plan = self.plan(aim, &asked, false)?;
         self.warnings.append(&mut plan.notes);
         if context.dry_run || !plan.passed() {
-            return context.finish(&Report::PromotionPlan(&plan, context.dry_run), self.verdict(&plan), &self.warnings);
+            let exit = self.verdict(&plan);
+            return self.told(&Report::PromotionPlan(&plan, context.dry_run), exit);
         }
         if !plan.already {
             context.reporter.say(report::promotion_plan(&plan).trim_end());
         }
         let confirmed = plan.consent(&context.consent())?;
-        let _lock = self.lock()?;
+        let lock = self.lock()?;
         context.cancel.check()?;
         let target = format!("{} on {}", self.model, self.address);
         let (journal, warnings) = journal::begin(context, &target, "what it left is settled")?;
         self.warnings.extend(warnings);
-        match self.runtime.block_on(switch::carry_out(&self.client, plan, confirmed.as_ref())) {
-            Ok(promotion) => {
-                journal.close("done");
-                if let Some(record) = promotion.record.as_ref().filter(|_| promotion.ended != End::Open) {
-                    self.remember(record);
-                }
-                self.warnings.extend(promotion.said.iter().cloned());
-                let exit = match promotion.ended {
-                    End::Already | End::Done => 0,
-                    End::Unrecorded | End::Open => report::PARTIAL,
-                };
-                context.finish(&Report::Promoted(&promotion), exit, &self.warnings)
-            }
+        let switched = switch::carry_out(&self.client, plan, &asked, &lock.names, confirmed.as_ref());
+        let promotion = match self.runtime.block_on(switched) {
+            Ok(promotion) => promotion,
             Err(failure) => {
                 journal.close("failed");
-                Err(Ended { failure, warnings: self.warnings })
+                return Err(failure);
             }
+        };
+        journal.close("done");
+        if let Some(record) = promotion.record.as_ref().filter(|_| promotion.ended != End::Open) {
+            self.remember(record);
         }
+        self.warnings.extend(promotion.said.iter().cloned());
+        let exit = match promotion.ended {
+            End::Already | End::Done => 0,
+            End::Unrecorded | End::Overtaken | End::Open => report::PARTIAL,
+        };
+        self.told(&Report::Promoted(&promotion), exit)
+    }
+
+    fn told(&self, result: &Report<'_>, exit: u8) -> Outcome<u8> {
+        self.context.finish(result, exit, &self.warnings).map_err(|ended| ended.failure)
     }
 
     fn lock(&mut self) -> Outcome<Lock> {
@@ -229,6 +256,7 @@ impl<'a> Job<'a> {
             id: &self.context.id,
             model: self.model,
             server: &self.address,
+            host: &self.context.settings.host(),
             database: database.as_ref(),
             state_dir: &state_dir,
         };
@@ -256,7 +284,7 @@ impl<'a> Job<'a> {
         }
         let lock = self.lock()?;
         let (client, model) = (&self.client, self.model);
-        let settled = self.runtime.block_on(settle::settle(client, model, &self.log, lock.shared, &self.by))?;
+        let settled = self.runtime.block_on(settle::settle(client, model, &self.log, &lock.names))?;
         for one in settled {
             self.remember(&one.record);
             self.log.push(one.record);

@@ -172,6 +172,8 @@ pub struct LoggedMetric {
     pub key: String,
     /// The run that measured it.
     pub run_id: String,
+    /// The dataset that it was measured on; empty where none was named.
+    pub dataset: String,
     /// The value; MLflow keeps NaN as 0.0 here.
     pub point: MetricPoint,
 }

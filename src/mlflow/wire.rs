@@ -92,7 +92,7 @@ wire! {
     Alias { alias: String = "text", version: String = "text", }
     Metric {
         key: String = "text", value: f64 = "real", timestamp: Option<i64> = "whole", step: Option<i64> = "whole",
-        run_id: String = "text",
+        run_id: String = "text", dataset_name: String = "text",
     }
     Experiment {
         experiment_id: String = "text", name: String = "text", artifact_location: String = "text",
@@ -180,7 +180,7 @@ impl From<Metric> for told::MetricPoint {
 impl From<Metric> for told::LoggedMetric {
     fn from(mut m: Metric) -> Self {
         let (key, run_id) = (std::mem::take(&mut m.key), std::mem::take(&mut m.run_id));
-        told::LoggedMetric { key, run_id, point: m.into() }
+        told::LoggedMetric { key, run_id, dataset: std::mem::take(&mut m.dataset_name), point: m.into() }
     }
 }
 

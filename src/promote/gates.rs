@@ -1,9 +1,11 @@
 //! The gates, asked one after the other; all of them, also after one that refused.
 
 use crate::domain::failure::{Failure, Outcome};
-use crate::domain::promotion::gate::{self, Gate};
+use crate::domain::harmless;
+use crate::domain::promotion::gate::{self, Gate, Verdict};
 use crate::domain::promotion::place::{Place, Registered};
 use crate::domain::promotion::record::Record;
+use crate::domain::promotion::requirement::{Requirement, Values};
 use crate::domain::promotion::settings::Asked;
 use crate::domain::tracking::ModelVersion;
 use crate::engine::cancel::Cancel;
@@ -23,6 +25,8 @@ pub(super) struct Trial<'a> {
     /// The version in production now.
     pub(super) champion: Option<&'a ModelVersion>,
     pub(super) records: &'a [Record],
+    /// What is said where there is nobody to compare with.
+    pub(super) nobody: &'a str,
     pub(super) now: jiff::Timestamp,
     pub(super) cancel: &'a Cancel,
 }
@@ -34,11 +38,11 @@ impl Trial<'_> {
     /// The server does not answer.
     pub(super) async fn judge(&self, asked: &Asked) -> Outcome<Vec<Gate>> {
         let version = self.challenger;
-        let mut gates = vec![gate::ready(version)];
+        let mut gates = Vec::new();
         if !asked.require.is_empty() {
             gates.extend(self.requirements(asked).await?);
         }
-        gates.extend(asked.tags.iter().map(|(key, wanted)| gate::tag(version, key, wanted.as_deref())));
+        gates.extend(of_version(version, asked));
         if asked.signature {
             gates.push(self.signature().await);
         }
@@ -46,10 +50,11 @@ impl Trial<'_> {
         gates.extend(
             asked.soak.map(|least| gate::soak(self.registered, version.version, self.records, least, self.now)),
         );
-        gates.extend(asked.approval.as_deref().map(|key| gate::approval(version, key)));
         for command in &asked.checks {
             gates.push(self.check(command, asked).await?);
         }
+        // What is always asked comes first.
+        gates.sort_by_key(|gate| gate.gate != "ready");
         Ok(gates)
     }
 
@@ -61,10 +66,16 @@ impl Trial<'_> {
         };
         let value = |name: &str| own.metric(name);
         let beside = |name: &str| champion.as_ref().and_then(|champion| champion.metric(name));
-        let gates = asked.require.iter().map(|requirement| {
-            gate::requirement(requirement, &value, if champion.is_some() { Some(&beside) } else { None })
-        });
-        Ok(gates.collect())
+        let judge = |requirement: &Requirement| {
+            let values: Option<Values<'_>> = if champion.is_some() { Some(&beside) } else { None };
+            let mut gate = gate::requirement(requirement, &value, values, self.nobody);
+            let many = requirement.metrics().iter().find_map(|metric| own.several(metric));
+            if let (Verdict::Refused, Some(names)) = (gate.verdict, many) {
+                gate.said = format!("{}; it was measured on several datasets: name one of {names}", gate.said);
+            }
+            gate
+        };
+        Ok(asked.require.iter().map(judge).collect())
     }
 
     async fn signature(&self) -> Gate {
@@ -101,8 +112,16 @@ impl Trial<'_> {
                 }
             }
         };
-        Ok(Gate::new("check", command, verdict))
+        Ok(Gate::new("check", harmless::line(command), verdict))
     }
+}
+
+/// The gates that the version itself answers.
+pub(super) fn of_version(version: &ModelVersion, asked: &Asked) -> Vec<Gate> {
+    let mut gates = vec![gate::ready(version)];
+    gates.extend(asked.tags.iter().map(|(key, wanted)| gate::tag(version, key, wanted.as_deref())));
+    gates.extend(asked.approvals.iter().map(|key| gate::approval(version, key)));
+    gates
 }
 
 /// A version that leaves production has to leave somebody there.
@@ -118,5 +137,5 @@ pub(super) fn stays(registered: &Registered, version: u64, to: &Place, champions
 
 fn last_line(text: &str) -> Option<String> {
     let line = text.lines().rev().map(str::trim).find(|line| !line.is_empty())?;
-    Some(line.chars().filter(|c| !c.is_control()).take(KEPT).collect())
+    Some(harmless::short(line, KEPT))
 }

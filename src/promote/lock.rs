@@ -22,8 +22,8 @@ pub struct Lock {
     _here: Option<File>,
     _file: Option<File>,
     _session: Option<postgres::Client>,
-    /// Whether it keeps away those on other machines, too.
-    pub shared: bool,
+    /// What tells it from others', one word for each of its parts.
+    pub names: String,
 }
 
 /// Who wants it, and for what.
@@ -36,6 +36,8 @@ pub struct Claim<'a> {
     pub server: &'a str,
     /// The backend database, where its address is known.
     pub database: Option<&'a StoreAddress>,
+    /// This machine's name.
+    pub host: &'a str,
     /// The state folder.
     pub state_dir: &'a Path,
 }
@@ -51,7 +53,7 @@ impl Claim<'_> {
         let mut warnings = Vec::new();
         let held = format!("another mlops promotes {} on {}", self.model, self.server);
         let folder = self.state_dir.join("promote");
-        let here = match lock::hold(&folder, &self.short(&name), &held, PATIENCE, cancel) {
+        let here = match lock::hold(&folder, &short(&format!("{} {name}", self.server)), &held, PATIENCE, cancel) {
             Ok(file) => Some(file),
             Err(failure) if failure.kind == Kind::Configuration && self.database.is_some() => {
                 warnings.push(format!("{}: only the database keeps other mlops away", failure.message));
@@ -77,15 +79,17 @@ impl Claim<'_> {
                 return Err(Failure::usage(format!("{} is no database", shown(path))));
             }
         }
-        let shared = matches!(self.database, Some(StoreAddress::Postgres(_)));
-        Ok((Lock { _here: here, _file: own, _session: session, shared }, warnings))
+        let mut names = Vec::new();
+        names.extend(here.as_ref().map(|_| short(&format!("{} {}", self.host, shown(self.state_dir)))));
+        names.extend(session.as_ref().and(self.database).map(|database| short(&database.to_string())));
+        Ok((Lock { _here: here, _file: own, _session: session, names: names.join(" ") }, warnings))
     }
+}
 
-    /// A name for files, of any server and model.
-    fn short(&self, name: &str) -> String {
-        let digest = Sha256::digest(format!("{} {name}", self.server));
-        digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
-    }
+/// A short word for a text.
+fn short(text: &str) -> String {
+    let digest = Sha256::digest(text);
+    digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn elsewhere(failure: Failure) -> Failure {

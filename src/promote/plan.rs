@@ -66,6 +66,10 @@ pub struct Plan {
     pub former: Option<u64>,
     /// The version in production that it was judged beside.
     pub champion: Option<u64>,
+    /// Where the version in production is today.
+    pub champions: Place,
+    /// Whether the place is one of champions, which a rollback goes back in.
+    pub to_champions: bool,
     /// What was asked of it, and what came of it.
     pub gates: Vec<Gate>,
     /// Whether it stands there already, alone: there is nothing to do.
@@ -130,6 +134,7 @@ impl Plan {
             reason: self.reason.clone(),
             gates: self.gates.clone(),
             state,
+            lock: String::new(),
             model: self.challenger.name.clone(),
             server: Some(self.server.clone()),
         }
@@ -144,6 +149,10 @@ pub async fn prepare(client: &Client, request: &Request<'_>, cancel: &Cancel) ->
     let registered = read::registered(client, request.model).await?;
     let (aliases, today) = (request.aliases, registered.mode(request.aliases));
     let to = choice::destination(request.to, request.mode, today, aliases)?;
+    if request.action == Action::Rollback && !is_champions(&to, aliases) {
+        return Err(Failure::usage(format!("{to} is no place of champions, which a rollback puts back"))
+            .hint("`mlops promote --to` moves a version anywhere"));
+    }
     let told = audit::told(&registered, request.log);
     let number = match &request.which {
         Some(which) => choice::version(which, &registered, request.mode, aliases)?,
@@ -154,21 +163,32 @@ pub async fn prepare(client: &Client, request: &Request<'_>, cancel: &Cancel) ->
     };
     let before = registered.standing(&to);
     let champions = Place::of_champion(request.mode.or(today).unwrap_or(Mode::Stage), aliases);
-    let beside = if is_champions(&to, aliases) { &to } else { &champions };
     let other = |place: &Place| {
         let standing = registered.standing(place);
         let others = standing.staged.iter().rev().copied();
         standing.aliased.into_iter().chain(others).find(|version| *version != number)
     };
-    let champion = other(beside).and_then(|version| registered.version(version));
+    // Whoever is in production today is the one to beat, however he is marked, where nobody is in the place itself.
+    let everywhere = Place::of_champion(Mode::Both, aliases);
+    let there = Some(&to).filter(|to| is_champions(to, aliases)).and_then(other);
+    let champion = there.or_else(|| other(&everywhere)).and_then(|version| registered.version(version));
+    let nobody = if registered.standing(&everywhere).touches(number) {
+        "it is the champion itself: there is nobody to compare with"
+    } else {
+        "there is no champion yet to compare with"
+    };
     let already = before.is(&to, number);
     let mut gates = Vec::new();
     if !already || request.verdict {
         let records: Vec<Record> = told.iter().map(|one| one.record.clone()).collect();
         let (now, records) = (request.now, &records[..]);
-        let trial = gates::Trial { client, registered: &registered, challenger, champion, records, now, cancel };
+        let trial =
+            gates::Trial { client, registered: &registered, challenger, champion, records, nobody, now, cancel };
         gates = trial.judge(request.asked).await?;
         gates.extend(gates::stays(&registered, number, &to, &champions));
+        if request.which == Some(Which::Challenger) {
+            gates.extend(rolled_back(&told, number));
+        }
     }
     Ok(Plan {
         id: request.id.to_owned(),
@@ -181,7 +201,9 @@ pub async fn prepare(client: &Client, request: &Request<'_>, cancel: &Cancel) ->
         gates,
         by: request.by.to_owned(),
         reason: request.reason.map(str::to_owned),
-        notes: notes(&registered, number, &to, aliases),
+        notes: notes(&registered, request, &told, number, &to),
+        champions,
+        to_champions: is_champions(&to, aliases),
         before,
         to,
     })
@@ -215,8 +237,31 @@ fn back(registered: &Registered, told: &[Told], to: &Place) -> Outcome<u64> {
     Ok(former)
 }
 
-fn notes(registered: &Registered, number: u64, to: &Place, aliases: &Aliases) -> Vec<String> {
-    let mut notes = Vec::new();
+/// A champion that was rolled back from does not come again by itself.
+fn rolled_back(told: &[Told], number: u64) -> Option<Gate> {
+    let about = |record: &&Record| {
+        record.state == State::Done
+            && match record.action {
+                Action::Promote => record.version == number && record.to.is_single(),
+                Action::Rollback => record.former == Some(number),
+            }
+    };
+    let last = told.iter().map(|one| &one.record).rfind(about).filter(|record| record.action == Action::Rollback)?;
+    let said = format!("it was rolled back from at {}: --version {number} promotes it all the same", last.at);
+    Some(Gate::new("rollback", "it was not rolled back from", Err(said)))
+}
+
+fn notes(registered: &Registered, request: &Request<'_>, told: &[Told], number: u64, to: &Place) -> Vec<String> {
+    let (mut notes, aliases) = (Vec::new(), request.aliases);
+    let known = |alias: &String| *alias == aliases.champion || *alias == aliases.challenger;
+    if let Some(new) = to.alias.as_ref().filter(|alias| !known(alias) && registered.under(alias).is_none()) {
+        notes.push(format!("no version has had the alias @{new}: it is a new one"));
+    }
+    let was = |one: &Told| one.record.state == State::Done && one.record.to.is_single() && one.record.version == number;
+    let was_before = |one: &Told| one.record.former == Some(number) || one.record.before.touches(number);
+    if request.action == Action::Rollback && !told.iter().any(|one| was(one) || was_before(one)) {
+        notes.push(format!("no record tells that version {number} ever was champion"));
+    }
     let both = registered.standing(&Place::of_champion(Mode::Both, aliases));
     if both.staged.len() > 1 {
         let listed: Vec<String> = both.staged.iter().map(u64::to_string).collect();

@@ -1,10 +1,10 @@
 //! A model and its versions as the registry has them now.
 
-use crate::domain::failure::{Failure, Outcome};
-use crate::domain::health::sound::nearest;
+use crate::domain::failure::Outcome;
 use crate::domain::promotion::place::Registered;
 use crate::mlflow::Client;
 use crate::mlflow::fault::Reply;
+use crate::registry::find::nobody;
 
 /// Reads them; `None`: there is no such model.
 ///
@@ -27,10 +27,5 @@ pub(super) async fn registered(client: &Client, model: &str) -> Outcome<Register
     if let Some(found) = look(client, model).await? {
         return Ok(found);
     }
-    let absent = Failure::source(format!("no model is called {model}"));
-    let first = client.registered_models("").next().await.ok().flatten().unwrap_or_default();
-    Err(match nearest(model, first.iter().map(|m| m.name.as_str())) {
-        Some(like) => absent.hint(format!("did you mean {like}?")),
-        None => absent.hint("the registry has no models: `mlops models register` makes one"),
-    })
+    Err(nobody(client, model).await?)
 }

@@ -1,6 +1,7 @@
 //! Promotions that were cut off: each is finished in its record, or undone, by what the registry shows.
 
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
@@ -11,8 +12,14 @@ use crate::domain::promotion::place::{Registered, Standing};
 use crate::domain::promotion::record::{Record, State};
 use crate::mlflow::Client;
 
-/// How long one that may still be under way on another machine is left alone, in seconds.
-const UNDER_WAY: i64 = 60;
+/// How long one that somebody else began may still be under way.
+const UNDER_WAY: Duration = Duration::from_secs(60);
+/// How long after its beginning the last call of one that was killed may still be on its way through the server.
+const IN_FLIGHT: Duration = Duration::from_secs(5);
+/// Milliseconds within which a server may still have done what was given up.
+const LATE: i64 = 600_000;
+/// Between two looks at it.
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// One that was cut off, and what became of it.
 #[derive(Debug)]
@@ -31,35 +38,68 @@ pub async fn open(client: &Client, model: &str, log: &[Record]) -> Outcome<Vec<R
     Ok(begun(&read::registered(client, model).await?, log))
 }
 
-/// Those whose tag does not tell their end. Where our log knows it, the tag could not be written, and others would judge by
-/// what the registry shows much later.
+/// Those whose tag does not tell their end, and those that were thought undone and came after all. Where our log knows
+/// the end, the tag could not be written, and others would judge by what the registry shows much later.
 fn begun(registered: &Registered, log: &[Record]) -> Vec<Record> {
-    let tags = Record::of_tags(&registered.versions).into_iter().filter(|record| record.state == State::Begun);
+    let mut tags = Record::of_tags(&registered.versions);
+    tags.sort_by(|a, b| (a.at, &a.id).cmp(&(b.at, &b.id)));
     let ended = |id: &str| log.iter().rfind(|known| known.id == id && known.state != State::Begun).cloned();
-    let mut begun: Vec<Record> = tags.map(|record| ended(&record.id).unwrap_or(record)).collect();
-    begun.sort_by(|a, b| (a.at, &a.id).cmp(&(b.at, &b.id)));
-    begun
+    let came = |record: &Record| {
+        let standing = registered.standing(&record.to);
+        let newest = tags.iter().rfind(|other| other.to == record.to).is_some_and(|other| other.id == record.id);
+        // What came much later was somebody else's doing. An alias has no time: what was seen soon came soon.
+        let moved = registered.version(record.version).and_then(|v| v.updated).filter(|_| record.to.stage.is_some());
+        let at = moved.unwrap_or_else(|| Timestamp::now().as_millisecond());
+        let soon = (at - record.at.as_millisecond()).abs() < LATE;
+        newest && soon && standing.is(&record.to, record.version) && !record.before.touches(record.version)
+    };
+    let open = tags.iter().filter(|record| match record.state {
+        State::Begun => true,
+        State::Undone => came(record),
+        State::Done | State::Overtaken => false,
+    });
+    let known = |record: &Record| match record.state {
+        State::Begun => ended(&record.id).unwrap_or_else(|| record.clone()),
+        _ => Record { state: State::Begun, ..record.clone() },
+    };
+    open.map(known).collect()
 }
 
-/// Ends them. The caller holds the lock; `shared`: one that keeps away other machines, too. `by`: who we are.
+/// Ends them. The caller holds `locks`: who held one of them is gone.
 ///
 /// # Errors
-/// Locked: one may be under way on another machine. Else any fault of the server.
-pub async fn settle(client: &Client, model: &str, log: &[Record], shared: bool, by: &str) -> Outcome<Vec<Settled>> {
-    let host = |by: &str| by.rsplit_once('@').map(|(_, host)| host.to_owned());
+/// Locked: one may be under way. Else any fault of the server.
+pub async fn settle(client: &Client, model: &str, log: &[Record], locks: &str) -> Outcome<Vec<Settled>> {
     let mut settled = Vec::new();
     for record in begun(&read::registered(client, model).await?, log) {
-        let recent = Timestamp::now().duration_since(record.at).as_secs() < UNDER_WAY;
-        if record.state == State::Begun && recent && !shared && host(&record.by) != host(by) {
+        let age = Timestamp::now().duration_since(record.at).unsigned_abs();
+        let ours = record.lock.split(' ').any(|lock| !lock.is_empty() && locks.split(' ').any(|own| own == lock));
+        if record.state == State::Begun && !ours && age < UNDER_WAY {
             return Err(Failure::locked(format!(
                 "{model}: {} puts version {} into {} right now, or was cut off less than a minute ago",
                 record.by, record.version, record.to
             ))
-            .hint("wait a minute; with --backend-store-uri one lock keeps all machines apart"));
+            .hint("wait a minute; with --backend-store-uri of a PostgreSQL one lock keeps all machines apart"));
+        }
+        if record.state == State::Begun && age < IN_FLIGHT {
+            arrive(client, &record, IN_FLIGHT - age).await?;
         }
         settled.push(end(client, record).await?);
     }
     Ok(settled)
+}
+
+/// Waits for the last call of one that was killed.
+async fn arrive(client: &Client, record: &Record, most: Duration) -> Outcome<()> {
+    let end = Instant::now() + most;
+    while Instant::now() < end {
+        let registered = read::registered(client, &record.model).await?;
+        if registered.standing(&record.to).is(&record.to, record.version) {
+            break;
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    Ok(())
 }
 
 async fn end(client: &Client, mut record: Record) -> Outcome<Settled> {

@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use super::plan::Plan;
-use super::read;
+use super::{gates, read};
 use crate::domain::consent::Confirmed;
 use crate::domain::failure::{Failure, Outcome};
+use crate::domain::promotion::gate::Verdict;
 use crate::domain::promotion::place::{Registered, Standing};
-use crate::domain::promotion::record::{Record, Replaced, State};
+use crate::domain::promotion::record::{Action, Record, Replaced, State};
+use crate::domain::promotion::settings::Asked;
 use crate::domain::tracking::value;
 use crate::mlflow::fault::Reply;
 use crate::mlflow::{Client, Fault, Trouble};
@@ -33,6 +35,8 @@ pub enum Ended {
     Done,
     /// It was done, and read back, but the audit trail is not complete.
     Unrecorded,
+    /// It was done, and another client's change is what stands now.
+    Overtaken,
     /// It is done in part, or nobody knows.
     Open,
 }
@@ -68,12 +72,18 @@ struct Switch<'a> {
     said: Vec<String>,
 }
 
-/// Carries out a plan. The caller holds the lock.
+/// Carries out a plan. The caller holds `lock`. `asked`: of which what the version itself tells is asked once more.
 ///
 /// # Errors
-/// Refused: a version would lose its place, and nobody agreed. Locked: the registry is not what the plan saw; nothing
-/// was done. Else what the server refused or failed at, with nothing changed.
-pub async fn carry_out(client: &Client, plan: Plan, confirmed: Option<&Confirmed>) -> Outcome<Promotion> {
+/// Differs: a gate says no by now. Refused: a version would lose its place, and nobody agreed. Locked: the registry is
+/// not what the plan saw; nothing was done. Else what the server refused or failed at, with nothing changed.
+pub async fn carry_out(
+    client: &Client,
+    plan: Plan,
+    asked: &Asked,
+    lock: &str,
+    confirmed: Option<&Confirmed>,
+) -> Outcome<Promotion> {
     if plan.already {
         let after = Some(plan.before.clone());
         return Ok(Promotion { plan, ended: Ended::Already, after, said: Vec::new(), record: None });
@@ -84,15 +94,20 @@ pub async fn carry_out(client: &Client, plan: Plan, confirmed: Option<&Confirmed
     if !plan.replaced().is_empty() && confirmed.is_none() {
         return Err(Failure::refused("a version would lose its place, and nobody agreed to that"));
     }
-    unchanged(client, &plan).await?;
-    let mut switch = Switch { client, record: plan.record(State::Begun), plan: &plan, said: Vec::new() };
+    unchanged(client, &plan, asked).await?;
+    let mut switch = Switch {
+        client,
+        record: Record { lock: lock.to_owned(), ..plan.record(State::Begun) },
+        plan: &plan,
+        said: Vec::new(),
+    };
     let (ended, after) = switch.make().await?;
     let (said, record) = (switch.said, Some(switch.record));
     Ok(Promotion { plan, ended, after, said, record })
 }
 
 /// Whether the registry is what the plan saw.
-async fn unchanged(client: &Client, plan: &Plan) -> Outcome<()> {
+async fn unchanged(client: &Client, plan: &Plan, asked: &Asked) -> Outcome<()> {
     let model = &plan.challenger.name;
     let now = read::registered(client, model).await?;
     let moved = |what: String| {
@@ -109,7 +124,18 @@ async fn unchanged(client: &Client, plan: &Plan) -> Outcome<()> {
         Some(v) if (&v.stage, &v.status) != (&plan.challenger.stage, &plan.challenger.status) => {
             moved(format!("version {} was moved to {} ({})", v.version, v.stage, v.status))
         }
-        Some(_) => Ok(()),
+        Some(version) => {
+            // What a tag says may have changed while a check ran.
+            let mut gates = if plan.action == Action::Promote { gates::of_version(version, asked) } else { Vec::new() };
+            gates.extend(gates::stays(&now, version.version, &plan.to, &plan.champions));
+            match gates.into_iter().find(|gate| gate.verdict == Verdict::Refused) {
+                Some(gate) => Err(Failure::differs(format!(
+                    "{model}: since the plan was made a gate says no ({}): {}; nothing was done",
+                    gate.asked, gate.said
+                ))),
+                None => Ok(()),
+            }
+        }
     }
 }
 
@@ -146,7 +172,9 @@ async fn became<T>(client: &Client, model: &str, reply: Reply<T>, holds: impl Fn
             seen = true;
         }
     }
-    if seen { Sent::Not(trouble.failure) } else { Sent::Unknown(trouble.failure) }
+    // A server, or one behind a proxy, that takes so long to answer may still do it.
+    let late = matches!(trouble.fault, Fault::Timeout | Fault::Server(504));
+    if seen && !late { Sent::Not(trouble.failure) } else { Sent::Unknown(trouble.failure) }
 }
 
 impl Switch<'_> {
@@ -235,7 +263,7 @@ impl Switch<'_> {
     fn open(&mut self, failure: &Failure) -> (Ended, Option<Standing>) {
         let model = self.model().to_owned();
         self.said.push(format!(
-            "whether it was done is not known: {}. The next `mlops promote` or `mlops rollback` of {model} finds out, and \
+            "whether it is done, or will be, is not known: {}. The next `mlops promote` or `mlops rollback` of {model} finds out, and \
              finishes or undoes it; `mlops models show` shows what is there",
             failure.message
         ));
@@ -282,7 +310,7 @@ impl Switch<'_> {
             let complete = self.record_done().await;
             return Ok((if complete { Ended::Done } else { Ended::Unrecorded }, Some(standing)));
         }
-        self.overtaken(standing).await
+        Ok(self.overtaken(standing).await)
     }
 
     async fn look(&self) -> Outcome<Standing> {
@@ -308,19 +336,17 @@ impl Switch<'_> {
     }
 
     /// Somebody else's change is what stands.
-    async fn overtaken(&mut self, standing: Standing) -> Outcome<(Ended, Option<Standing>)> {
+    async fn overtaken(&mut self, standing: Standing) -> (Ended, Option<Standing>) {
         let (model, version, to) = (self.model().to_owned(), self.version(), self.plan.to.clone());
-        let noted = self.note(State::Overtaken).await;
-        let what = format!(
+        self.said.push(format!(
             "{model}: another client changed {to} in the same moment; version {version} was put there and is not there \
              alone now ({})",
             told(&standing)
-        );
-        if !standing.touches(version) && noted.is_ok() {
-            return Err(Failure::locked(what).hint("see who else promotes this model, without mlops' lock"));
+        ));
+        if let Err(failure) = self.note(State::Overtaken).await {
+            self.said.push(format!("its record could not be completed: {}", failure.message));
         }
-        self.said.push(what);
-        Ok((Ended::Open, Some(standing)))
+        (Ended::Overtaken, Some(standing))
     }
 }
 

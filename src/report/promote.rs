@@ -31,12 +31,14 @@ fn gates(gates: &[Gate]) -> String {
 fn steps(plan: &Plan) -> String {
     let mut out = String::new();
     let version = plan.challenger.version;
-    if let Some(alias) = &plan.to.alias {
+    if let Some(alias) = plan.to.alias.as_ref().filter(|_| plan.before.aliased != Some(version)) {
         let from = plan.before.aliased.map_or("nobody".to_owned(), |v| format!("version {v}"));
         out.push_str(&format!("  @{alias}: {from} -> version {version}\n"));
     }
     if let Some(stage) = plan.to.stage {
-        out.push_str(&format!("  version {version}: {} -> {}\n", plan.challenger.stage, stage.word()));
+        if !plan.before.staged.contains(&version) {
+            out.push_str(&format!("  version {version}: {} -> {}\n", plan.challenger.stage, stage.word()));
+        }
         for other in plan.before.staged.iter().filter(|v| plan.to.archives() && **v != version) {
             out.push_str(&format!("  version {other}: {} -> Archived, in the same call\n", stage.word()));
         }
@@ -104,6 +106,11 @@ pub(super) fn promoted(promotion: &Promotion) -> String {
     let plan = &promotion.plan;
     match promotion.ended {
         Ended::Already => self::plan(plan, false),
+        Ended::Overtaken => format!(
+            "{} {}: another client's change stands there, see the warnings\n",
+            painted(BAD, "Overtaken:"),
+            title(plan)
+        ),
         Ended::Open => {
             format!("{} {}: see the warnings for what is known\n", painted(BAD, "Not finished:"), title(plan))
         }
@@ -117,12 +124,17 @@ pub(super) fn promoted(promotion: &Promotion) -> String {
                 left => format!("; it took the place of version {}", left.join(" and ")),
             };
             let mut out = format!("{} {} is in {}{left}.\n", painted(style, verb), version(plan), plan.to);
-            if plan.action == Action::Promote && plan.former.is_some() {
-                let next = painted(BOLD, "Back:");
-                out.push_str(&format!(
-                    "{next} `mlops rollback --model {}`\n",
-                    super::backup::shell_word(&plan.challenger.name)
-                ));
+            if plan.action == Action::Promote && plan.former.is_some() && plan.to_champions {
+                let (next, name) = (painted(BOLD, "Back:"), &plan.challenger.name);
+                // A name that begins like a flag.
+                let joint = if name.starts_with('-') { '=' } else { ' ' };
+                let place = match (plan.to.stage, &plan.to.alias) {
+                    (Some(stage), None) => format!(" --to {}", stage.word()),
+                    (None, Some(alias)) => format!(" --to @{alias}"),
+                    _ => " --mode both".to_owned(),
+                };
+                let name = super::backup::shell_word(name);
+                out.push_str(&format!("{next} `mlops rollback --model{joint}{name}{place}`\n"));
             }
             out
         }
@@ -138,6 +150,7 @@ fn ended(ended: Ended) -> &'static str {
         Ended::Already => "already",
         Ended::Done => "done",
         Ended::Unrecorded => "unrecorded",
+        Ended::Overtaken => "overtaken",
         Ended::Open => "open",
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::{BufRead, BufReader, ErrorKind, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::domain::address::shown;
@@ -20,7 +21,7 @@ pub fn add(state_dir: &Path, record: &Record) -> Result<(), String> {
         fs::create_dir_all(state_dir)?;
         let mut line = serde_json::to_string(record).map_err(std::io::Error::other)?;
         line.push('\n');
-        let mut file = OpenOptions::new().create(true).read(true).append(true).open(path(state_dir))?;
+        let mut file = OpenOptions::new().create(true).read(true).append(true).mode(0o600).open(path(state_dir))?;
         // Lines of two runs do not mix.
         file.lock()?;
         // Nor does one with what a full disk left of the line before it.

@@ -172,10 +172,11 @@ def answers(address: str, user: str, seconds: float) -> bool:
 
 
 def wait_until_ready(server: subprocess.Popen, address: str, user: str) -> None:
-    """The socket listens before the application is there, so one request waits for it."""
+    """The socket listens before the application is there, so one request waits for it. A second one beside it would make
+    the tables of a new database at the same time."""
     end = time.monotonic() + START_SECONDS
     while time.monotonic() < end:
-        if answers(address, user, min(5, end - time.monotonic())):
+        if answers(address, user, end - time.monotonic()):
             return
         check_on(server, 0.05)
     raise SystemExit(f"server: no answer in {START_SECONDS} s")

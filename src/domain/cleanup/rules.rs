@@ -1,6 +1,6 @@
 //! By which rules runs and experiments are chosen, as flags and `[[cleanup.policy]]` write them.
 
-use std::time::Duration;
+use core::time::Duration;
 
 use serde::Deserialize;
 

@@ -126,6 +126,9 @@ pub fn version(which: &Which, registered: &Registered, mode: Option<Mode>, alias
 
 fn challenger(registered: &Registered, mode: Option<Mode>, aliases: &Aliases) -> Outcome<u64> {
     let model = &registered.model.name;
+    if registered.versions.is_empty() {
+        return Err(Failure::source(format!("{model}: it has no versions")));
+    }
     let counts = |way: fn(Mode) -> bool| mode.is_none_or(way);
     let staged = registered.in_stage(Stage::Staging).last().copied().filter(|_| counts(Mode::stage));
     let aliased = registered.under(&aliases.challenger).filter(|_| counts(Mode::alias));

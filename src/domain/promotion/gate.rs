@@ -1,6 +1,6 @@
 //! The gates that a challenger passes, or does not. Each tells what was asked, its verdict, and why in a sentence.
 
-use std::time::Duration;
+use core::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::place::{Place, Registered, Stage};
 use super::record::{Record, State};
 use super::requirement::{Judgement, Requirement, Values};
+use crate::domain::harmless;
 use crate::domain::tracking::{ModelVersion, value};
 
 /// What became of a gate.
@@ -61,18 +62,20 @@ pub fn ready(version: &ModelVersion) -> Gate {
     Gate::new("ready", "the version is READY", verdict)
 }
 
-/// A comparison of metrics.
-pub fn requirement(requirement: &Requirement, challenger: Values<'_>, champion: Option<Values<'_>>) -> Gate {
+/// A comparison of metrics. `nobody`: what is said where there is no champion to compare with.
+pub fn requirement(
+    requirement: &Requirement,
+    challenger: Values<'_>,
+    champion: Option<Values<'_>>,
+    nobody: &str,
+) -> Gate {
     let asked = requirement.to_string();
     match requirement.judge(challenger, champion) {
         Judgement::Held(said) => Gate::new("require", asked, Ok(said)),
         Judgement::Refused(said) => Gate::new("require", asked, Err(said)),
-        Judgement::NoChampion => Gate {
-            gate: "require".to_owned(),
-            asked,
-            verdict: Verdict::NotAsked,
-            said: "there is no champion yet to compare with".to_owned(),
-        },
+        Judgement::NoChampion => {
+            Gate { gate: "require".to_owned(), asked, verdict: Verdict::NotAsked, said: nobody.to_owned() }
+        }
     }
 }
 
@@ -81,8 +84,10 @@ pub fn tag(version: &ModelVersion, key: &str, wanted: Option<&str>) -> Gate {
     let asked = wanted.map_or(format!("tag {key}"), |wanted| format!("tag {key}={wanted}"));
     let verdict = match (value(&version.tags, key), wanted) {
         (None, _) => Err(format!("the version has no tag {key}")),
-        (Some(found), Some(wanted)) if found != wanted => Err(format!("its tag {key} is `{found}`")),
-        (Some(found), _) => Ok(format!("its tag {key} is `{found}`")),
+        (Some(found), Some(wanted)) if found != wanted => {
+            Err(format!("its tag {key} is `{}`", harmless::short(found, 100)))
+        }
+        (Some(found), _) => Ok(format!("its tag {key} is `{}`", harmless::short(found, 100))),
     };
     Gate::new("tag", asked, verdict)
 }
@@ -92,7 +97,7 @@ pub fn approval(version: &ModelVersion, key: &str) -> Gate {
     let verdict = match value(&version.tags, key).map(str::trim) {
         None => Err(format!("nobody approved it: the version has no tag {key}")),
         Some("") => Err(format!("nobody approved it: its tag {key} is empty")),
-        Some(who) => Ok(format!("approved by {who}")),
+        Some(who) => Ok(format!("approved by {}", harmless::short(who, 100))),
     };
     Gate::new("approval", format!("tag {key} names who approved"), verdict)
 }
@@ -100,10 +105,11 @@ pub fn approval(version: &ModelVersion, key: &str) -> Gate {
 /// How old it is.
 pub fn age(version: &ModelVersion, most: Duration, now: Timestamp) -> Gate {
     let made = version.created.and_then(|ms| Timestamp::from_millisecond(ms).ok());
-    let verdict = match made.map(|made| now.duration_since(made).unsigned_abs()) {
+    let verdict = match made.map(|made| since(made, now)) {
         None => Err("when it was made is not known".to_owned()),
-        Some(age) if age > most => Err(format!("it was made {} ago", span(age))),
-        Some(age) => Ok(format!("it was made {} ago", span(age))),
+        Some(None) => Err("it was made in the future: the clocks of this machine and the server differ".to_owned()),
+        Some(Some(age)) if age > most => Err(format!("it was made {} ago", span(age))),
+        Some(Some(age)) => Ok(format!("it was made {} ago", span(age))),
     };
     Gate::new("age", format!("at most {} old", span(most)), verdict)
 }
@@ -111,21 +117,26 @@ pub fn age(version: &ModelVersion, most: Duration, now: Timestamp) -> Gate {
 /// How long it has waited where it stands, as our own audit tells. What is not known is refused.
 pub fn soak(registered: &Registered, version: u64, records: &[Record], least: Duration, now: Timestamp) -> Gate {
     let waits = |place: &Place| {
-        place.stage != Some(Stage::Archived)
-            && place.stage != Some(Stage::None)
-            && registered.standing(place).touches(version)
+        let waiting = !matches!(place.stage, Some(Stage::Archived | Stage::None));
+        waiting && registered.standing(place).touches(version)
     };
-    let since = records
-        .iter()
-        .filter(|r| r.version == version && r.state == State::Done && waits(&r.to))
-        .map(|r| (r.at, &r.to))
-        .max_by_key(|(at, _)| *at);
-    let verdict = match since.map(|(at, place)| (now.duration_since(at).unsigned_abs(), place)) {
+    // What was moved since then by another client is not known; what mlops moved is.
+    let last = records.iter().filter(|r| r.version == version && r.state == State::Done).max_by_key(|r| r.at);
+    let verdict = match last.filter(|r| waits(&r.to)).map(|r| (since(r.at, now), &r.to)) {
         None => Err("since when it waits is not known: no promotion by mlops put it where it stands".to_owned()),
-        Some((waited, place)) if waited < least => Err(format!("it has been in {place} for {} only", span(waited))),
-        Some((waited, place)) => Ok(format!("it has been in {place} for {}", span(waited))),
+        Some((None, _)) => Err("it was put there in the future: the clocks of two machines differ".to_owned()),
+        Some((Some(waited), place)) if waited < least => {
+            Err(format!("it has been in {place} for {} only", span(waited)))
+        }
+        Some((Some(waited), place)) => Ok(format!("it has been in {place} for {}", span(waited))),
     };
     Gate::new("soak", format!("at least {} where it waits", span(least)), verdict)
+}
+
+/// The time since then; `None`: it is to come. A minute is forgiven to clocks.
+fn since(then: Timestamp, now: Timestamp) -> Option<Duration> {
+    let passed = now.duration_since(then);
+    if passed.as_secs() < -60 { None } else { Some(Duration::try_from(passed).unwrap_or_default()) }
 }
 
 /// `26 hours`, `3 days`: as much of it as is worth reading.
@@ -174,6 +185,11 @@ mod tests {
         passes(approval(&model.versions[0], "by"));
         model.versions[0].status = "PENDING_REGISTRATION".to_owned();
         refused(ready(&model.versions[0]), "PENDING");
+        refused(soak(&model, 1, &done(900_000), hour, now), "clocks");
+        let moved =
+            Record { at: at(91_000), ..record("b", 1, Place { stage: Some(Stage::Archived), alias: None }, None) };
+        let [put] = done(90_000);
+        refused(soak(&model, 1, &[put, moved], hour, now), "not known");
         // Out of Staging again: the time there does not count.
         model.versions[0].stage = "None".to_owned();
         refused(soak(&model, 1, &done(90_000), hour, now), "not known");

@@ -50,10 +50,15 @@ pub fn merge(tags: Vec<Record>, log: Vec<Record>) -> Vec<Told> {
             Some(told) => {
                 told.by_tags |= by_tags;
                 told.by_log |= !by_tags;
+                // What is done is done, whoever thought otherwise; else the later one knows more.
+                let rank = |r: &Record| (r.state == State::Done, r.state != State::Begun, r.at);
+                let end = if rank(&record) >= rank(&told.record) { &record } else { &told.record };
+                let (state, at) = (end.state, end.at);
                 // The log has the whole text of what a tag had to shorten.
-                if told.record.state == State::Begun || (record.state != State::Begun && !by_tags) {
+                if !by_tags {
                     told.record = record;
                 }
+                (told.record.state, told.record.at) = (state, at);
             }
         }
     }
@@ -143,7 +148,7 @@ pub fn former(told: &[Told], champion: u64, place: &Place) -> Option<u64> {
     let (mut line, mut took): (Vec<u64>, BTreeMap<u64, Option<u64>>) = Default::default();
     let before = |line: &[u64], version: u64| {
         let at = line.iter().rposition(|one| *one == version)?;
-        Some(line.iter().take(at).last().copied())
+        Some(line.iter().take(at).next_back().copied())
     };
     for record in told.iter().map(|one| &one.record).filter(|r| r.state == State::Done && same(r)) {
         match record.action {
@@ -259,11 +264,13 @@ mod tests {
         let place = Place::of_champion(Mode::Stage, &aliases());
         let begun = Record { state: State::Begun, ..record("a", 1, place.clone(), None) };
         let done = Record { reason: Some("long".to_owned()), ..record("a", 1, place.clone(), None) };
-        let told = merge(vec![begun.clone(), record("b", 2, place.clone(), None)], vec![done.clone()]);
+        let told = merge(vec![begun.clone(), record("b", 2, place, None)], vec![done.clone()]);
         assert_eq!(told.len(), 2);
         assert_eq!((told[0].record.state, told[0].by_tags, told[0].by_log), (State::Done, true, true));
         assert_eq!(told[0].record.reason.as_deref(), Some("long"));
         assert_eq!((told[1].by_tags, told[1].by_log), (true, false));
-        assert_eq!(merge(vec![done], vec![begun])[0].record.state, State::Done);
+        assert_eq!(merge(vec![done.clone()], vec![begun])[0].record.state, State::Done);
+        let undone = Record { state: State::Undone, at: at(99), ..done.clone() };
+        assert_eq!(merge(vec![done], vec![undone])[0].record.state, State::Done, "whoever thought otherwise");
     }
 }

@@ -78,6 +78,9 @@ pub struct Record {
     pub gates: Vec<Gate>,
     /// How far it came.
     pub state: State,
+    /// The lock that was held: who holds the same one knows that it is over.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub lock: String,
     /// The model. MLflow copies tags along with versions, from one model to another.
     pub model: String,
     /// The server; in the log only.
@@ -177,6 +180,7 @@ impl Record {
                 reason: None,
                 gates: Vec::new(),
                 state: State::Done,
+                lock: String::new(),
                 model: told.model,
                 server: None,
             });
@@ -208,6 +212,7 @@ pub(super) mod tests {
             reason: None,
             gates: Vec::new(),
             state: State::Done,
+            lock: String::new(),
             model: "m".to_owned(),
             server: None,
         }

@@ -9,6 +9,10 @@ use crate::domain::failure::{Failure, Outcome};
 /// The name that stands for the champion's value of the challenger's metric; `champion.NAME` is its value of another.
 pub const CHAMPION: &str = "champion";
 
+/// How one is written.
+const EXAMPLES: &str =
+    "rmse < champion, r2 >= 0.85, mae <= champion * 1.1; a name with a blank goes into double quotes";
+
 /// One comparison of metrics.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Requirement {
@@ -54,7 +58,7 @@ impl Requirement {
     /// # Errors
     /// Configuration: what is not understood, and where.
     pub fn parse(text: &str) -> Outcome<Requirement> {
-        let condition = Condition::parse(text)?;
+        let condition = Condition::parse(text).map_err(|failure| failure.hint(EXAMPLES))?;
         let fault = |why: &str, hint: &str| Failure::configuration(format!("`{text}`: {why}")).hint(hint.to_owned());
         let (mut own, mut champions, mut alone) = (Vec::new(), Vec::new(), false);
         for operand in condition.operands() {
@@ -332,7 +336,7 @@ mod tests {
             "<=" => a <= b,
             "==" => a == b,
             // What is no number is not unequal either.
-            _ => a < b || a > b,
+            _ => !a.is_nan() && !b.is_nan() && a != b,
         }))
     }
 

@@ -1,10 +1,10 @@
 //! What is asked of a challenger: by flags, and by `[promote.models."NAME"]`.
 
+use core::time::Duration;
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use jiff::{Span, SpanRelativeTo};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use super::choice::alias_name;
 use super::place::Mode;
@@ -45,8 +45,9 @@ pub struct Wanted {
     pub max_age: Option<String>,
     /// How long it must have waited as challenger.
     pub soak: Option<String>,
-    /// A tag with the name of who approved.
-    pub approve_by_tag: Option<String>,
+    /// Tags with the name of who approved.
+    #[serde(deserialize_with = "one_or_many")]
+    pub approve_by_tag: Vec<String>,
     /// Commands whose exit code is a verdict.
     pub check: Vec<String>,
     /// How long each of them may take.
@@ -66,8 +67,8 @@ pub struct Asked {
     pub max_age: Option<Duration>,
     /// How long it must have waited.
     pub soak: Option<Duration>,
-    /// The tag of who approved.
-    pub approval: Option<String>,
+    /// The tags of those who approved.
+    pub approvals: Vec<String>,
     /// Commands.
     pub checks: Vec<String>,
     /// How long each of them may take.
@@ -85,9 +86,32 @@ pub fn time(text: &str) -> Outcome<Duration> {
         .ok_or_else(|| Failure::configuration(format!("`{text}` is not a time")).hint("`24h`, `30d`, `90 min`"))
 }
 
+fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Either {
+        One(String),
+        Many(Vec<String>),
+    }
+    Ok(match Either::deserialize(deserializer)? {
+        Either::One(text) => vec![text],
+        Either::Many(all) => all,
+    })
+}
+
+/// Of two times the one that asks more; one that is none is kept, and found out when it is understood.
+fn stricter(file: Option<String>, flag: Option<String>, first: fn(Duration, Duration) -> bool) -> Option<String> {
+    match (file, flag) {
+        (Some(file), Some(flag)) => match (time(&file), time(&flag)) {
+            (Ok(a), Ok(b)) if first(a, b) => Some(file),
+            _ => Some(flag),
+        },
+        (file, flag) => file.or(flag),
+    }
+}
+
 impl Wanted {
-    /// What the flags ask beside what the file asks: comparisons, tags and commands add up; of all else a flag stands in
-    /// the place of the file's.
+    /// What the flags ask beside what the file asks: all of both, and of two times the stricter one.
     #[must_use]
     pub fn with(self, flags: Wanted) -> Wanted {
         Wanted {
@@ -97,9 +121,9 @@ impl Wanted {
             require: [self.require, flags.require].concat(),
             require_tag: [self.require_tag, flags.require_tag].concat(),
             require_signature: self.require_signature || flags.require_signature,
-            max_age: flags.max_age.or(self.max_age),
-            soak: flags.soak.or(self.soak),
-            approve_by_tag: flags.approve_by_tag.or(self.approve_by_tag),
+            max_age: stricter(self.max_age, flags.max_age, |a, b| a <= b),
+            soak: stricter(self.soak, flags.soak, |a, b| a >= b),
+            approve_by_tag: [self.approve_by_tag, flags.approve_by_tag].concat(),
             check: [self.check, flags.check].concat(),
             check_timeout: flags.check_timeout.or(self.check_timeout),
         }
@@ -146,7 +170,7 @@ impl Wanted {
             signature: self.require_signature,
             max_age: self.max_age.as_deref().map(time).transpose()?,
             soak: self.soak.as_deref().map(time).transpose()?,
-            approval: self.approve_by_tag.clone(),
+            approvals: self.approve_by_tag.clone(),
             checks: self.check.clone(),
             check_timeout,
         })
@@ -188,7 +212,7 @@ mod tests {
         let flags = Wanted { require: vec!["mae < 1".to_owned()], soak: Some("1h".to_owned()), ..Wanted::default() };
         let asked = file.with(flags).asked().expect("sound");
         assert_eq!(asked.require.iter().map(ToString::to_string).collect::<Vec<_>>(), ["r2 > 0", "mae < 1"]);
-        assert_eq!(asked.soak, Some(Duration::from_secs(3_600)));
+        assert_eq!(asked.soak, Some(Duration::from_secs(24 * 3_600)));
     }
 
     #[test]

@@ -95,7 +95,7 @@ fn list(overview: &Overview) -> String {
     head.extend(metric.as_deref());
     head.push("age");
     let mut out = match overview.models.is_empty() {
-        true => "No registered models.\n".to_owned(),
+        true => "No registered model is there, or none is called like that.\n".to_owned(),
         false => table(&head, overview.models.iter().map(row).collect(), &[1, 5, if metric.is_some() { 6 } else { 5 }]),
     };
     if overview.prompts > 0 {
