@@ -1,5 +1,6 @@
 //! Kills, cuts and interrupts: the target is untouched or complete, the next run succeeds, nothing is left over.
 
+use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -101,7 +102,9 @@ fn kill_9_at_any_moment() {
 #[test]
 fn a_killed_run_is_known_to_the_next() {
     let home = folder();
-    let file = sample(MILLION);
+    // A copy: that another test reads the sample is told as well.
+    let file = home.path().join("own.db");
+    fs::copy(sample(MILLION), &file).unwrap();
     let database = postgres(15).database("known");
     let mut child = Killed(migration(home.path(), &file, &database.url()).spawn().unwrap());
     wait_for_phase(&mut child.0, "copying, indexing, verifying");

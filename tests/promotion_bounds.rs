@@ -143,5 +143,5 @@ fn a_model_may_have_any_name() {
     }
     let home = folder();
     let said = registry.mlops(home.path(), &["promote", "--model", "a\" c"]).expect(6).err;
-    assert!(said.contains("no model is called a\" c"), "{said}");
+    assert!(said.contains("no model is called `a\\\" c`"), "{said}");
 }

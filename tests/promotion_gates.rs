@@ -239,8 +239,8 @@ fn all_gates_are_shown_also_after_one_that_refuses() {
         ("require", no),
         ("tag", no),
         ("tag", no),
-        ("soak", no),
         ("approval", no),
+        ("soak", no),
         ("check", no),
         ("check", yes),
     ];

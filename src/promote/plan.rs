@@ -247,7 +247,8 @@ fn rolled_back(told: &[Told], number: u64) -> Option<Gate> {
             }
     };
     let last = told.iter().map(|one| &one.record).rfind(about).filter(|record| record.action == Action::Rollback)?;
-    let said = format!("it was rolled back from at {}: --version {number} promotes it all the same", last.at);
+    let at = last.at.strftime("%Y-%m-%dT%H:%M:%SZ");
+    let said = format!("it was rolled back from at {at}: --version {number} promotes it all the same");
     Some(Gate::new("rollback", "it was not rolled back from", Err(said)))
 }
 
