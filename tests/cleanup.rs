@@ -141,9 +141,19 @@ fn lives(state: &Value, what: &str, stage: &str) -> BTreeSet<String> {
     all.filter(|(_, life)| life.as_str() == Some(stage)).map(|(id, _)| id.clone()).collect()
 }
 
-fn a_policy_means_what_the_oracle_means(release: &str, store: &str, place: &Path, seed: &str) {
+fn sqlite(place: &Path) -> String {
+    format!("sqlite:///{}", place.join("mlflow.db").display())
+}
+
+/// A server with a random store.
+fn filled(release: &str, store: &str, place: &Path, seed: &str) -> Server {
     let server = Server::start(release, store, place, &[]);
     server.script("retention.py", &["fill", "--seed", seed, "--backend-store-uri", store]).expect(0);
+    server
+}
+
+fn a_policy_means_what_the_oracle_means(release: &str, store: &str, place: &Path, seed: &str) {
+    let server = filled(release, store, place, seed);
     let stack = Stack { server: &server, home: place };
     let before = stack.state();
     let policies = policies();
@@ -190,8 +200,7 @@ fn a_policy_means_what_the_oracle_means(release: &str, store: &str, place: &Path
 #[test]
 fn mlflow_2_9_2_on_sqlite_is_cleaned_up_as_the_oracle_says() {
     let place = folder();
-    let store = format!("sqlite:///{}", place.path().join("mlflow.db").display());
-    a_policy_means_what_the_oracle_means("2.9.2", &store, place.path(), "1");
+    a_policy_means_what_the_oracle_means("2.9.2", &sqlite(place.path()), place.path(), "1");
 }
 
 #[test]
@@ -204,16 +213,13 @@ fn mlflow_3_4_0_on_postgresql_is_cleaned_up_as_the_oracle_says() {
 #[test]
 fn the_newest_mlflow_is_cleaned_up_as_the_oracle_says() {
     let place = folder();
-    let store = format!("sqlite:///{}", place.path().join("mlflow.db").display());
-    a_policy_means_what_the_oracle_means("3.17.2", &store, place.path(), "3");
+    a_policy_means_what_the_oracle_means("3.17.2", &sqlite(place.path()), place.path(), "3");
 }
 
 #[test]
 fn policies_of_the_file_are_done_in_their_order_and_put_back_one_by_one() {
     let place = folder();
-    let store = format!("sqlite:///{}", place.path().join("mlflow.db").display());
-    let server = Server::start("2.9.2", &store, place.path(), &[]);
-    server.script("retention.py", &["fill", "--seed", "4", "--backend-store-uri", &store]).expect(0);
+    let server = filled("2.9.2", &sqlite(place.path()), place.path(), "4");
     let stack = Stack { server: &server, home: place.path() };
     let before = stack.state();
     let config = place.path().join("config.toml");
@@ -261,9 +267,7 @@ fn what_makes_no_sense_is_refused_before_anything_is_asked() {
 #[test]
 fn a_batch_that_is_killed_is_put_back_whole() {
     let place = folder();
-    let store = format!("sqlite:///{}", place.path().join("mlflow.db").display());
-    let server = Server::start("2.9.2", &store, place.path(), &[]);
-    server.script("retention.py", &["fill", "--seed", "5", "--backend-store-uri", &store]).expect(0);
+    let server = filled("2.9.2", &sqlite(place.path()), place.path(), "5");
     let stack = Stack { server: &server, home: place.path() };
     let before = stack.state();
     let port = server.url.trim_end_matches('/').rsplit_once(':').unwrap().1.parse().unwrap();

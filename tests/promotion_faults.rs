@@ -17,6 +17,7 @@ use crate::support::relay::{Fate, Relay};
 use crate::support::{Killed, Said, folder, rounds, wait_for};
 
 const FAILED: &str = "HTTP/1.1 500 Internal Server Error\r\nContent-Length: 4\r\nConnection: close\r\n\r\noops";
+const GATEWAY: &str = "HTTP/1.1 504 Gateway Timeout\r\nContent-Length: 4\r\nConnection: close\r\n\r\nslow";
 const FORBIDDEN: &str = "HTTP/1.1 403 Forbidden\r\nContent-Length: 17\r\nConnection: close\r\n\r\nPermission denied";
 
 const TRANSITION: &str = "/model-versions/transition-stage ";
@@ -185,6 +186,52 @@ fn a_lost_answer_to_a_change_of_alias_is_told_truly() {
 #[test]
 fn a_lost_answer_is_told_truly_where_both_change() {
     the_switch_is_told_truly("both");
+}
+
+/// An answer that is given up may come later than anybody looks: what came of it is found out by the next one.
+#[test]
+fn what_the_server_may_still_do_is_not_called_undone() {
+    let registry = shared("2.9.2");
+    std::thread::scope(|scope| {
+        for comes in [true, false] {
+            scope.spawn(move || {
+                let scene = Scene::new(registry, &format!("gateway {comes}"), "stage");
+                scene.fate(TRANSITION, 0, 1, Fate::Instead(GATEWAY));
+                let said = scene.promote(2).expect(4);
+                scene.calm();
+                assert_eq!(said.json()["result"]["ended"], "open");
+                assert!(
+                    warnings(&said).contains("whether it is done, or will be, is not known"),
+                    "{}",
+                    warnings(&said)
+                );
+                scene.last_state(2, "begun");
+                scene.champion(1);
+                if comes {
+                    registry.transition(&scene.model, 2, "Production");
+                }
+                let next = scene.promote(3).expect(0);
+                let words = if comes { "which is done: its record is complete" } else { "nothing was changed" };
+                assert!(warnings(&next).contains(words), "{}", warnings(&next));
+                let state = if comes { "done" } else { "undone" };
+                assert!(scene.states().contains(&(2, state.to_owned())), "{:?}", scene.states());
+                scene.champion(3);
+            });
+        }
+        scope.spawn(move || {
+            let scene = Scene::new(registry, "thought undone", "stage");
+            scene.fate(TRANSITION, 0, 1, Fate::Lost);
+            scene.promote(2).expect(8);
+            scene.calm();
+            scene.last_state(2, "undone");
+            registry.transition(&scene.model, 2, "Production");
+            let next = scene.promote(3).expect(0);
+            assert!(warnings(&next).contains("its record is complete now"), "{}", warnings(&next));
+            assert!(scene.states().contains(&(2, "done".to_owned())), "{:?}", scene.states());
+            scene.run(&["rollback"]).expect(0);
+            scene.champion(2);
+        });
+    });
 }
 
 /// A record that cannot be left, before the switch, after it, with the version that came and the one that went.

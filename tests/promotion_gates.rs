@@ -121,6 +121,32 @@ fn a_logged_models_nan_is_no_zero() {
     court.promote(0, version, &["--require", "rmse < 1"]);
     let next = court.register(json!({"logged": {"odd": 1, "zero": 1, "rmse": 0.5}}));
     court.refuses(next, &["--require", "odd > champion"], "require", "odd of the champion is not a number (NaN)");
+    // Of several datasets one has to be named; the one that there is needs no name.
+    let several = court.register(json!({"logged": {"rmse[train]": 0.1, "rmse[val]": 0.9, "mae[val]": 0.5}}));
+    court.refuses(several, &["--require", "rmse < 1"], "require", "measured on several datasets: name one of \"rmse[");
+    court.passes(several, &["--require", "\"rmse[val]\" < 1", "--require", "mae < 1"], "rmse[val] is 0.9");
+    court.refuses(several, &["--require", "\"rmse[val]\" < 0.5"], "require", "rmse[val] is 0.9");
+}
+
+/// What a tag said when the plan was made is asked once more before the switch.
+#[test]
+fn a_gate_that_changes_while_a_check_runs_is_heard() {
+    let court = Court::of(shared("2.9.2"), "changing its mind");
+    let version = court.register(json!({"tags": {"validation_status": "passed"}})).to_string();
+    let program = court.registry.program(court.home(), &[]);
+    let mind = format!(
+        "{} promote -q --model '{}' --version {version} --set-validation-status --require 'none > 1' || true",
+        program.get_program().to_str().unwrap(),
+        court.model
+    );
+    let own = ["promote", "--model", &court.model, "--version", &version, "--yes"];
+    let said = court
+        .registry
+        .mlops(court.home(), &[&own[..], &["--require-tag", "validation_status=passed", "--check", &mind]].concat());
+    let said = said.expect(5);
+    assert!(said.err.contains("since the plan was made a gate says no"), "{}", said.err);
+    assert!(said.err.contains("validation_status is `failed`; nothing was done"), "{}", said.err);
+    assert!(court.registry.view(&court.model).in_stage("Production").is_empty());
 }
 
 #[test]

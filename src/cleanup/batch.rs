@@ -11,7 +11,7 @@ use crate::domain::failure::Outcome;
 use crate::domain::tracking::View;
 use crate::engine::cancel::Cancel;
 use crate::mlflow::fault::Reply;
-use crate::mlflow::{Client, Fault, RUNS_AT_ONCE, Runs};
+use crate::mlflow::{Client, RUNS_AT_ONCE, Runs};
 
 /// A line of the journal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -188,15 +188,10 @@ async fn deleted_runs(client: &Client, id: &str) -> Outcome<Vec<String>> {
     Ok(found)
 }
 
-/// Whether a fault leaves open what became of the call.
-fn open(fault: &Fault) -> bool {
-    matches!(fault, Fault::Connect | Fault::Timeout | Fault::Server(_) | Fault::Malformed)
-}
-
 /// Deletes a run; where the answer is lost the run itself tells.
 async fn delete_run(client: &Client, id: &str) -> Reply<()> {
     match client.delete_run(id).await {
-        Err(trouble) if open(&trouble.fault) => match client.run(id).await {
+        Err(trouble) if trouble.fault.leaves_open() => match client.run(id).await {
             Ok(Some(run)) if run.deleted => Ok(()),
             _ => Err(trouble),
         },
@@ -206,7 +201,7 @@ async fn delete_run(client: &Client, id: &str) -> Reply<()> {
 
 async fn delete_experiment(client: &Client, id: &str) -> Reply<()> {
     match client.delete_experiment(id).await {
-        Err(trouble) if open(&trouble.fault) => match client.experiment(id).await {
+        Err(trouble) if trouble.fault.leaves_open() => match client.experiment(id).await {
             Ok(Some(experiment)) if experiment.deleted => Ok(()),
             _ => Err(trouble),
         },

@@ -6,6 +6,7 @@ use crate::domain::artifact_address::ArtifactAddress;
 use crate::domain::cleanup::rules::Rules;
 use crate::domain::cleanup::select::{self, Behind, ExperimentFacts, Fate, RunFacts};
 use crate::domain::failure::{Failure, Outcome};
+use crate::domain::promotion::place::Stage;
 use crate::domain::tracking::{Experiment, ModelVersion, View};
 use crate::engine::cancel::Cancel;
 use crate::mlflow::{Client, Runs};
@@ -80,7 +81,7 @@ pub async fn registry(client: &Client) -> Outcome<Registry> {
     while let Some(page) = pages.next().await? {
         for version in page {
             let number = version.version.to_string();
-            let staged = matches!(version.stage.as_str(), "Staging" | "Production");
+            let staged = matches!(Stage::parse(&version.stage), Some(Stage::Staging | Stage::Production));
             let in_use = staged || aliased.get(&version.name).is_some_and(|versions| versions.contains(&number));
             let mut ids = runs_of(&version);
             if let (true, ArtifactAddress::LoggedModel(id)) = (ids.is_empty(), ArtifactAddress::parse(&version.source))

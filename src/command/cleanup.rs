@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use tokio::runtime::Runtime;
 
-use super::server::{runtime, server};
+use super::server::{called, runtime, server};
 use super::{Context, Ended, backup, journal, messages};
 use crate::artifact::files::Met;
 use crate::backup::place::Ways;
@@ -100,12 +100,14 @@ fn policy(context: &Context) -> Result<u8, Ended> {
     let (mut all, mut warnings) = (Vec::new(), Vec::new());
     for policy in policies {
         let kind = policy.kind.unwrap_or(Kind::Runs);
-        let cleaned = Job::new(context, policy)?.run(kind, state::new_id(), &mut warnings);
+        let cleaned = Job::new(context, policy).and_then(|job| job.run(kind, state::new_id(), &mut warnings));
         match cleaned {
             Ok(cleaned) => all.push(cleaned),
             Err(failure) => {
-                let done = format!("{} of {} policies were done before", all.len(), policies.len());
-                warnings.push(done);
+                let batches: Vec<&str> = all.iter().filter(|c| c.done.is_some()).map(|c| c.id.as_str()).collect();
+                let batches =
+                    if batches.is_empty() { String::new() } else { format!(": batches {}", batches.join(", ")) };
+                warnings.push(format!("{} of {} policies were done before{batches}", all.len(), policies.len()));
                 return Err(Ended { failure, warnings });
             }
         }
@@ -183,7 +185,7 @@ impl<'a> Job<'a> {
     fn delete(&self, plan: &Plan, id: &str, warnings: &mut Vec<String>) -> Outcome<Done> {
         let context = self.context;
         let confirmed = context.consent().to("delete what is old")?;
-        let target = self.client.connection().address.to_string();
+        let target = called(&self.client);
         let superseded = "`mlops cleanup undo` puts back what it deleted";
         let (mut journal, told) = journal::begin_as(context, id, &target, superseded)?;
         warnings.extend(told.into_iter().filter(|w| !warnings.contains(w)).collect::<Vec<_>>());
@@ -254,10 +256,10 @@ fn undo(context: &Context, arguments: &Undo) -> Result<u8, Ended> {
     };
     let (told, batched) = batch(id)?;
     let (client, runtime) = (server(context)?, runtime()?);
-    let address = client.connection().address.to_string();
+    let address = called(&client);
     if told.target != address {
         return Err(Failure::usage(format!("the batch {id} was of {}, and this is {address}", told.target))
-            .hint(format!("--tracking-uri {}", told.target))
+            .hint("--tracking-uri, and where it has workspaces MLFLOW_WORKSPACE, say which server is meant")
             .into());
     }
     if context.dry_run {

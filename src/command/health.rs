@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use jiff::{Span, SpanRelativeTo, Timestamp};
+use jiff::Timestamp;
 use secrecy::SecretString;
 
 use super::{Context, Ended, messages};
@@ -16,6 +16,7 @@ use crate::domain::health::memory::Memory;
 use crate::domain::health::settings::HealthSettings;
 use crate::domain::health::{Examination, Status};
 use crate::domain::server::{Connection, Credentials};
+use crate::domain::span;
 use crate::health::plan::{self, Choice, Planned};
 use crate::health::security::Credential;
 use crate::health::watch::Watch;
@@ -131,14 +132,10 @@ fn sender(settings: &Settings, wish: &Wish) -> Outcome<Option<Sender>> {
 
 /// A time as people write it.
 fn time(flag: &str, text: &str, least: Duration, most: Duration) -> Outcome<Duration> {
-    let span: Option<Span> = text.parse().ok();
-    span.and_then(|s| s.to_duration(SpanRelativeTo::days_are_24_hours()).ok())
-        .and_then(|d| Duration::try_from(d).ok())
-        .filter(|d| (least..=most).contains(d))
-        .ok_or_else(|| {
-            Failure::usage(format!("{flag} {text}: not a time from {} s to {} s", least.as_secs(), most.as_secs()))
-                .hint("`30s`, `5 min`, `1h`")
-        })
+    span::parse(text).filter(|d| (least..=most).contains(d)).ok_or_else(|| {
+        Failure::usage(format!("{flag} {text}: not a time from {} s to {} s", least.as_secs(), most.as_secs()))
+            .hint("`30s`, `5 min`, `1h`")
+    })
 }
 
 struct Job<'a> {

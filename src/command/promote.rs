@@ -2,13 +2,13 @@
 
 use tokio::runtime::Runtime;
 
-use super::server::{runtime, server};
+use super::server::{called, runtime, server};
 use super::{Context, Ended, journal, messages};
 use crate::cli::promote::{Gates, Mode as ModeWord, Promote, Rollback, Story, Which as WhichFlags};
 use crate::domain::failure::{Failure, Kind, Outcome};
 use crate::domain::harmless;
 use crate::domain::promotion::choice::{Which, alias_name};
-use crate::domain::promotion::place::{Aliases, Stage};
+use crate::domain::promotion::place::{Aliases, CHALLENGER, Stage};
 use crate::domain::promotion::record::{Action, Record};
 use crate::domain::promotion::settings::{Asked, Wanted};
 use crate::mlflow::Client;
@@ -29,7 +29,7 @@ pub(super) fn promote(context: &Context, arguments: &Promote) -> Result<u8, Ende
         let wanted = context.settings.promotion(&arguments.model).with(wanted(gates, arguments.mode.mode));
         let job = Job::new(context, &arguments.model, wanted, &arguments.story)?;
         let aim = Aim { action: Action::Promote, which: Some(which), to: arguments.to.as_deref() };
-        if arguments.set_validation_status { job.validate(&aim) } else { job.run(&aim) }
+        job.run(&aim, arguments.set_validation_status)
     })
 }
 
@@ -42,7 +42,7 @@ pub(super) fn rollback(context: &Context, arguments: &Rollback) -> Result<u8, En
             Wanted { mode: mode.or(own.mode), champion: own.champion, challenger: own.challenger, ..Wanted::default() };
         let job = Job::new(context, &arguments.model, wanted, &arguments.story)?;
         let which = arguments.to_version.map(Which::Number);
-        job.run(&Aim { action: Action::Rollback, which, to: arguments.to.as_deref() })
+        job.run(&Aim { action: Action::Rollback, which, to: arguments.to.as_deref() }, false)
     })
 }
 
@@ -127,11 +127,9 @@ impl<'a> Job<'a> {
         let settings = &context.settings;
         let aliases = Aliases {
             champion: wanted.champion.clone().unwrap_or_else(|| settings.champion().to_owned()),
-            challenger: wanted.challenger.clone().unwrap_or_else(|| "challenger".to_owned()),
+            challenger: wanted.challenger.clone().unwrap_or_else(|| CHALLENGER.to_owned()),
         };
-        let connection = client.connection();
-        let workspace = connection.workspace.as_ref().map_or(String::new(), |name| format!(" (workspace {name})"));
-        let address = format!("{}{workspace}", connection.address);
+        let address = called(&client);
         let mut warnings = Vec::new();
         let log = match promotions::of(&settings.state_dir()?, &address, model) {
             Ok((log, 0)) => log,
@@ -176,8 +174,14 @@ impl<'a> Job<'a> {
         self.runtime.block_on(prepare(&self.client, &request, &self.context.cancel))
     }
 
+    /// Promotes, or with `judge` leaves a verdict alone. What came up on the way is told however it ends.
+    fn run(mut self, aim: &Aim<'_>, judge: bool) -> Result<u8, Ended> {
+        let ended = if judge { self.validate(aim) } else { self.attempt(aim) };
+        ended.map_err(|failure| Ended { failure, warnings: self.warnings })
+    }
+
     /// Judges, and leaves the verdict with the version.
-    fn validate(mut self, aim: &Aim<'_>) -> Result<u8, Ended> {
+    fn validate(&mut self, aim: &Aim<'_>) -> Outcome<u8> {
         let mut asked = self.asked()?;
         // The verdict cannot wait for itself.
         asked.tags.retain(|(key, _)| key != VALIDATION);
@@ -193,17 +197,11 @@ impl<'a> Job<'a> {
                 Failure { message, ..failure }
             })?;
         }
-        let exit = self.verdict(&plan);
-        self.context.finish(&Report::Judged(&plan, verdict, !self.context.dry_run), exit, &self.warnings)
+        self.told(&Report::Judged(&plan, verdict, !self.context.dry_run), self.verdict(&plan))
     }
 
     fn verdict(&self, plan: &Plan) -> u8 {
         if plan.passed() { 0 } else { report::code(Kind::Differs) }
-    }
-
-    fn run(mut self, aim: &Aim<'_>) -> Result<u8, Ended> {
-        // What came up on the way is told however it ends.
-        self.attempt(aim).map_err(|failure| Ended { failure, warnings: self.warnings })
     }
 
     fn attempt(&mut self, aim: &Aim<'_>) -> Outcome<u8> {

@@ -23,6 +23,14 @@ pub(super) fn server(context: &Context) -> Outcome<Client> {
     Client::new(&connection, PATIENCE)
 }
 
+/// The server for people and for what is remembered of it: with the workspace, as the same names stand for other things in
+/// another one.
+pub(super) fn called(client: &Client) -> String {
+    let connection = client.connection();
+    let workspace = connection.workspace.as_ref().map_or(String::new(), |name| format!(" (workspace {name})"));
+    format!("{}{workspace}", connection.address)
+}
+
 /// The threads of its calls.
 ///
 /// # Errors

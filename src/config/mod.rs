@@ -27,6 +27,7 @@ use crate::domain::cleanup::rules::Written;
 use crate::domain::failure::{Failure, Outcome};
 use crate::domain::health::settings::HealthSettings;
 use crate::domain::object_storage::S3Access;
+use crate::domain::promotion::place::CHAMPION;
 use crate::domain::promotion::settings::Wanted;
 use crate::domain::retention::Rule;
 use crate::domain::server::{Connection, Proxy, ServerAddress};
@@ -276,7 +277,7 @@ impl Settings {
 
     /// The alias of versions in production, where no model has one of its own.
     pub fn champion(&self) -> &str {
-        self.sections.registry.as_ref().and_then(|r| r.alias.as_deref()).unwrap_or("champion")
+        self.sections.registry.as_ref().and_then(|r| r.alias.as_deref()).unwrap_or(CHAMPION)
     }
 
     /// Who runs this, and where: `user@host`.

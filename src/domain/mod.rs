@@ -26,6 +26,7 @@ pub mod promotion;
 pub mod retention;
 pub mod server;
 pub mod signature;
+pub mod span;
 pub mod step;
 pub mod table;
 pub mod tracking;

@@ -90,6 +90,9 @@ pub struct MetricPoint {
     pub step: i64,
 }
 
+/// The tag of prompts, which MLflow keeps among the models.
+pub const PROMPT: &str = "mlflow.prompt.is_prompt";
+
 /// A model in the registry.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RegisteredModel {

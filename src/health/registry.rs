@@ -6,7 +6,8 @@ use std::sync::Arc;
 use crate::domain::failure::Outcome;
 use crate::domain::glob;
 use crate::domain::health::{Bound, Limits, Reading, Status, Unit};
-use crate::domain::tracking::{ModelVersion, RegisteredModel, value};
+use crate::domain::promotion::place::{CHAMPION, Stage};
+use crate::domain::tracking::{ModelVersion, PROMPT, RegisteredModel, value};
 use crate::mlflow::Client;
 use crate::mlflow::fault::Reply;
 
@@ -16,17 +17,13 @@ use super::server::{unmeasured, unset};
 
 const VERSIONS: &str = "registry.versions";
 const PRODUCTION: &str = "registry.production";
-/// The alias that marks the version in production where no other is configured.
-const CHAMPION: &str = "champion";
-const STAGE: &str = "Production";
+const STAGE: &str = Stage::Production.word();
 /// A version is made before its files are copied, which takes its time.
 const PENDING: f64 = 3_600.0;
 /// Versions and models that stand in for all that were found.
 const NAMED: usize = 20;
 /// Models that are looked at.
 const MOST: usize = 10_000;
-/// MLflow keeps prompts among the models.
-const PROMPT: &str = "mlflow.prompt.is_prompt";
 
 fn alias(stack: &Stack) -> &str {
     stack.look.settings.registry.alias.as_deref().unwrap_or(CHAMPION)

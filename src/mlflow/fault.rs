@@ -37,6 +37,13 @@ pub enum Fault {
     Malformed,
 }
 
+impl Fault {
+    /// Whether it leaves open what became of the call: what fails, or says nothing, may have done it all the same.
+    pub fn leaves_open(&self) -> bool {
+        matches!(self, Fault::Connect | Fault::Timeout | Fault::Server(_) | Fault::Malformed)
+    }
+}
+
 /// A fault with its words.
 #[derive(Debug, Clone)]
 pub struct Trouble {

@@ -148,17 +148,11 @@ pub(super) fn told(standing: &Standing) -> String {
     if parts.is_empty() { "nobody is there".to_owned() } else { parts.join("; ") }
 }
 
-/// Whether a fault says for sure that nothing was done.
-fn refuses(trouble: &Trouble) -> bool {
-    use Fault::{Api, Forbidden, HostRefused, NotFound, Tls, Unauthorized};
-    matches!(trouble.fault, Api { .. } | Forbidden | HostRefused | NotFound | Tls | Unauthorized)
-}
-
 /// What became of a call, by what is in the registry where its answer was lost.
 async fn became<T>(client: &Client, model: &str, reply: Reply<T>, holds: impl Fn(&Registered) -> bool) -> Sent {
     let trouble = match reply {
         Ok(_) => return Sent::Done,
-        Err(trouble) if refuses(&trouble) => return Sent::Not(trouble.failure),
+        Err(trouble) if !trouble.fault.leaves_open() => return Sent::Not(trouble.failure),
         Err(trouble) => trouble,
     };
     let mut seen = false;
@@ -263,8 +257,8 @@ impl Switch<'_> {
     fn open(&mut self, failure: &Failure) -> (Ended, Option<Standing>) {
         let model = self.model().to_owned();
         self.said.push(format!(
-            "whether it is done, or will be, is not known: {}. The next `mlops promote` or `mlops rollback` of {model} finds out, and \
-             finishes or undoes it; `mlops models show` shows what is there",
+            "whether it is done, or will be, is not known: {}. The next `mlops promote` or `mlops rollback` of {model} \
+             finds out, and finishes or undoes it; `mlops models show` shows what is there",
             failure.message
         ));
         (Ended::Open, None)
@@ -316,7 +310,7 @@ impl Switch<'_> {
     async fn look(&self) -> Outcome<Standing> {
         let registered = match read::look(self.client, self.model()).await {
             // A second look for a single lost answer.
-            Err(trouble) if !refuses(&trouble) => read::look(self.client, self.model()).await?,
+            Err(trouble) if trouble.fault.leaves_open() => read::look(self.client, self.model()).await?,
             other => other?,
         };
         Ok(registered.map(|registered| registered.standing(&self.plan.to)).unwrap_or_default())
@@ -369,7 +363,7 @@ pub(super) async fn tell(client: &Client, record: &Record, version: u64, text: &
     let (model, key) = (&record.model, record.key());
     let reply = client.set_version_tag(model, version, &key, text).await;
     let trouble = match &reply {
-        Err(trouble) if !refuses(trouble) => trouble.clone(),
+        Err(trouble) if trouble.fault.leaves_open() => trouble.clone(),
         _ => return reply,
     };
     let told = |r: &Registered| r.version(version).and_then(|v| value(&v.tags, &key)) == Some(text);

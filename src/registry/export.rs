@@ -9,17 +9,15 @@ use tokio::task::JoinSet;
 use super::files;
 use super::metrics::{self, Origin};
 use super::mlmodel;
-use super::overview::{PRODUCTION, PROMPT};
 use crate::domain::artifact_address::ArtifactAddress;
 use crate::domain::failure::{Failure, Outcome};
 use crate::domain::glob;
+use crate::domain::promotion::place::Stage;
 use crate::domain::signature::MlModel;
-use crate::domain::tracking::{ModelVersion, RegisteredModel, value};
+use crate::domain::tracking::{ModelVersion, PROMPT, RegisteredModel, value};
 use crate::mlflow::Client;
 use crate::mlflow::fault::Reply;
 
-/// MLflow's stages (entities/model_registry/model_version_stages.py).
-const STAGES: [&str; 4] = [PRODUCTION, "Staging", "Archived", "None"];
 /// Versions that are asked about at a time, some questions each: a tracking server often has as many threads.
 const AT_ONCE: usize = 4;
 
@@ -27,7 +25,7 @@ const AT_ONCE: usize = 4;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Choice {
     /// Those in a stage.
-    Stage(&'static str),
+    Stage(Stage),
     /// Those with an alias.
     Alias(String),
     /// Those with that alias, and where a model has none of it the newest in Production.
@@ -40,19 +38,18 @@ impl Choice {
     /// # Errors
     /// Usage: there is no such stage.
     pub fn stage(name: &str) -> Outcome<Choice> {
-        let found = STAGES.into_iter().find(|stage| stage.eq_ignore_ascii_case(name));
-        found.map(Choice::Stage).ok_or_else(|| {
+        Stage::parse(name).map(Choice::Stage).ok_or_else(|| {
             Failure::usage(format!("MLflow has no stage `{}`", name.escape_debug()))
-                .hint(format!("one of {}", STAGES.join(", ")))
+                .hint(format!("one of {}", Stage::ALL.map(Stage::word).join(", ")))
         })
     }
 
     /// In words.
     pub fn words(&self) -> String {
         match self {
-            Choice::Stage(stage) => format!("stage {stage}"),
+            Choice::Stage(stage) => format!("stage {}", stage.word()),
             Choice::Alias(alias) => format!("alias {alias}"),
-            Choice::InProduction(alias) => format!("alias {alias}, else stage {PRODUCTION}"),
+            Choice::InProduction(alias) => format!("alias {alias}, else stage {}", Stage::Production.word()),
         }
     }
 }
@@ -109,15 +106,17 @@ pub async fn export(client: &Client, name: Option<&str>, choice: &Choice) -> Rep
             let own = |(_, number): &&(String, String)| number.parse() == Ok(version.version);
             // MLflow's searches leave them empty.
             version.aliases = model.aliases.iter().filter(own).map(|(alias, _)| alias.clone()).collect();
-            if version.stage == PRODUCTION {
+            let stage = Stage::parse(&version.stage);
+            if stage == Some(Stage::Production) {
                 *several.entry(version.name.clone()).or_default() += 1;
             }
-            let staged = |stage: &str| version.stage == stage;
             match choice {
-                Choice::Stage(stage) if staged(stage) => {}
+                Choice::Stage(wanted) if stage == Some(*wanted) => {}
                 Choice::Alias(alias) if version.aliases.contains(alias) => {}
                 Choice::InProduction(alias) if version.aliases.contains(alias) => {}
-                Choice::InProduction(alias) if staged(PRODUCTION) && value(&model.aliases, alias).is_none() => {
+                Choice::InProduction(alias)
+                    if stage == Some(Stage::Production) && value(&model.aliases, alias).is_none() =>
+                {
                     // The newest alone: the list is in the order of numbers.
                     chosen.retain(|(name, _), _| *name != version.name);
                 }
@@ -130,7 +129,7 @@ pub async fn export(client: &Client, name: Option<&str>, choice: &Choice) -> Rep
     let mut warnings: Vec<String> = several
         .iter()
         .filter(|(_, count)| **count > 1 && !matches!(choice, Choice::Alias(_)))
-        .map(|(name, count)| format!("{count} versions of {name} are in {PRODUCTION}"))
+        .map(|(name, count)| format!("{count} versions of {name} are in {}", Stage::Production.word()))
         .collect();
     if chosen.is_empty() {
         warnings.push(format!("no version has what was asked for: {}", choice.words()));

@@ -1,11 +1,9 @@
 //! What a name on the command line means: a model, a version of it, or a logged model.
 
 use crate::domain::failure::{Failure, Outcome};
-use crate::domain::tracking::{LoggedModel, ModelVersion, RegisteredModel, value};
+use crate::domain::tracking::{LoggedModel, ModelVersion, PROMPT, RegisteredModel, value};
 use crate::mlflow::fault::Reply;
 use crate::mlflow::{Client, Fault};
-
-use super::overview::PROMPT;
 
 /// Models whose names are looked through for one that is alike.
 const LOOKED_THROUGH: usize = 10_000;

@@ -4,16 +4,11 @@
 use std::collections::{BTreeMap, HashMap};
 
 use crate::domain::glob;
-use crate::domain::tracking::{ModelVersion, Pairs, RegisteredModel, Run, View, value};
+use crate::domain::promotion::place::Stage;
+use crate::domain::tracking::{ModelVersion, PROMPT, Pairs, RegisteredModel, Run, View, value};
 use crate::mlflow::fault::Reply;
 use crate::mlflow::{Client, RUNS_AT_ONCE};
 
-/// The stage of what is in use.
-pub const PRODUCTION: &str = "Production";
-/// The stage before it.
-pub const STAGING: &str = "Staging";
-/// MLflow keeps prompts among the models.
-pub const PROMPT: &str = "mlflow.prompt.is_prompt";
 /// Versions of a stage that are named; more than a few are a mistake that a number tells as well.
 const NAMED: usize = 5;
 /// Experiments in a page, MLflow's own bound.
@@ -94,13 +89,15 @@ impl Line {
         if self.newest.is_none_or(|(newest, _)| version.version > newest) {
             self.newest = Some((version.version, version.created));
         }
-        match version.stage.as_str() {
-            PRODUCTION => self.production.add(version.version),
-            STAGING => self.staging.add(version.version),
+        let stage = Stage::parse(&version.stage);
+        match stage {
+            Some(Stage::Production) => self.production.add(version.version),
+            Some(Stage::Staging) => self.staging.add(version.version),
             _ => {}
         }
         let by_alias = value(&self.aliases, alias).is_some();
-        let staged = version.stage == PRODUCTION && self.champion.is_none_or(|champion| version.version > champion);
+        let produced = stage == Some(Stage::Production);
+        let staged = produced && self.champion.is_none_or(|champion| version.version > champion);
         if (by_alias && self.champion == Some(version.version)) || (!by_alias && staged) {
             self.champion = Some(version.version);
             self.run.clone_from(&version.run_id);

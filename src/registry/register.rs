@@ -5,13 +5,12 @@ use std::time::{Duration, Instant};
 
 use super::files::{self, Way};
 use super::find;
-use super::overview::PROMPT;
 use crate::artifact::Waiting;
 use crate::backup::place::Ways;
 use crate::domain::artifact_address::ArtifactAddress;
 use crate::domain::failure::{Failure, Outcome};
 use crate::domain::signature::{FILE, MOST, MlModel};
-use crate::domain::tracking::{LoggedModel, ModelVersion, Pairs, Run, value};
+use crate::domain::tracking::{LoggedModel, ModelVersion, PROMPT, Pairs, Run, value};
 use crate::mlflow::fault::Trouble;
 use crate::mlflow::{Client, Fault, NewVersion};
 
@@ -322,7 +321,7 @@ async fn make(client: &Client, wanted: &Registered, description: &str) -> Outcom
         match client.create_registered_model(&wanted.model).await {
             Ok(()) => {}
             Err(trouble) if is_taken(&trouble) => {}
-            Err(trouble) => match (is_unclear(&trouble), client.registered_model(&wanted.model).await) {
+            Err(trouble) => match (trouble.fault.leaves_open(), client.registered_model(&wanted.model).await) {
                 (true, Ok(Some(_))) => {}
                 _ => return Err(trouble.failure),
             },
@@ -341,7 +340,7 @@ async fn make(client: &Client, wanted: &Registered, description: &str) -> Outcom
         Err(trouble) => trouble,
     };
     let mark = value(&wanted.tags, MARK).unwrap_or_default();
-    if !is_unclear(&trouble) {
+    if !trouble.fault.leaves_open() {
         let left = if wanted.new_model { "; the model was made and has no version" } else { "" };
         return Err(Failure { message: format!("{}{left}", trouble.failure.message), ..trouble.failure });
     }
@@ -368,11 +367,6 @@ async fn make(client: &Client, wanted: &Registered, description: &str) -> Outcom
 
 fn is_taken(trouble: &Trouble) -> bool {
     trouble.fault == Fault::Api { code: "RESOURCE_ALREADY_EXISTS".to_owned() }
-}
-
-/// Whether the server may have done it all the same: what failed may be what comes after the commit.
-fn is_unclear(trouble: &Trouble) -> bool {
-    matches!(trouble.fault, Fault::Connect | Fault::Timeout | Fault::Server(_) | Fault::Malformed)
 }
 
 /// Looks for the version with our mark until it is there, for as long as the server may still be making it.

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use crate::domain::failure::{Failure, Outcome};
 use crate::domain::glob;
 use crate::domain::health::sound::{Place, Sound, Wrong};
-use crate::domain::promotion::settings::time;
+use crate::domain::span;
 use crate::domain::tracking::{Pairs, value};
 
 /// What is protected unless it is named.
@@ -129,7 +129,6 @@ impl Written {
     /// # Errors
     /// Usage: an age that is none, half a rule, a status that there is not.
     pub fn rules(&self) -> Outcome<Rules> {
-        let usage = |failure: Failure| Failure { kind: crate::domain::failure::Kind::Usage, ..failure };
         let older_than = self.older_than.as_deref().ok_or_else(|| {
             Failure::usage("how old is old?")
                 .hint("--older-than 90d (older_than in a file): the time since the last activity")
@@ -156,7 +155,10 @@ impl Written {
         };
         let count = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
         Ok(Rules {
-            older_than: time(older_than).map_err(|f| usage(f.on("--older-than")))?,
+            older_than: span::parse(older_than).ok_or_else(|| {
+                Failure::usage(format!("`{older_than}` is not a time"))
+                    .hint("--older-than 90d, 12h (older_than in a file)")
+            })?,
             name: self.name.clone(),
             exclude: self.exclude.clone(),
             experiment: self.experiment.clone(),

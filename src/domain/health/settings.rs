@@ -5,12 +5,12 @@
 
 use std::collections::BTreeMap;
 
-use jiff::{Span, SpanRelativeTo};
 use serde::Deserialize;
 
 use super::{Bound, Limits, Status, Unit};
 use crate::domain::address::StoreAddress;
 use crate::domain::failure::{Failure, Outcome};
+use crate::domain::span;
 
 /// A number, with or without its unit.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -45,9 +45,7 @@ impl Amount {
 }
 
 fn seconds(text: &str) -> Option<f64> {
-    let span: Span = text.parse().ok()?;
-    let duration = span.to_duration(SpanRelativeTo::days_are_24_hours()).ok()?;
-    Some(duration.as_secs_f64())
+    span::parse(text).map(|span| span.as_secs_f64())
 }
 
 /// Limits of one check, and how often in a row it must fail before that counts.

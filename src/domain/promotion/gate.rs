@@ -139,8 +139,8 @@ fn since(then: Timestamp, now: Timestamp) -> Option<Duration> {
     if passed.as_secs() < -60 { None } else { Some(Duration::try_from(passed).unwrap_or_default()) }
 }
 
-/// `26 hours`, `3 days`: as much of it as is worth reading.
-pub fn span(time: Duration) -> String {
+/// `26 h`, `3 days`: cut and not rounded, so that what is too short by minutes does not look long enough.
+fn span(time: Duration) -> String {
     let seconds = time.as_secs();
     let (number, unit) = match seconds {
         0..120 => (seconds, "s"),

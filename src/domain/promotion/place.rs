@@ -25,7 +25,7 @@ impl Stage {
     pub const ALL: [Stage; 4] = [Stage::None, Stage::Staging, Stage::Production, Stage::Archived];
 
     /// MLflow's word.
-    pub fn word(self) -> &'static str {
+    pub const fn word(self) -> &'static str {
         match self {
             Stage::None => "None",
             Stage::Staging => "Staging",
@@ -62,6 +62,11 @@ impl Mode {
         self != Mode::Stage
     }
 }
+
+/// The alias of versions in production, where no other is configured.
+pub const CHAMPION: &str = "champion";
+/// That of the ones that are to follow them.
+pub const CHALLENGER: &str = "challenger";
 
 /// The names that a model's aliases have.
 #[derive(Debug, Clone, PartialEq, Eq)]

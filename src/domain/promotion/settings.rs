@@ -3,7 +3,6 @@
 use core::time::Duration;
 use std::collections::BTreeMap;
 
-use jiff::{Span, SpanRelativeTo};
 use serde::{Deserialize, Deserializer};
 
 use super::choice::alias_name;
@@ -11,6 +10,7 @@ use super::place::Mode;
 use super::requirement::Requirement;
 use crate::domain::failure::{Failure, Outcome};
 use crate::domain::health::sound::{Place, Sound, Wrong};
+use crate::domain::span;
 
 /// How long a command that judges may take, where nothing says otherwise.
 pub const CHECK_TIMEOUT: Duration = Duration::from_secs(300);
@@ -75,14 +75,9 @@ pub struct Asked {
     pub check_timeout: Duration,
 }
 
-/// A time as people write it: `24h`, `30d`, `90 min`.
-///
-/// # Errors
-/// Configuration: it is none.
-pub fn time(text: &str) -> Outcome<Duration> {
-    let span: Option<Span> = text.parse().ok();
-    span.and_then(|s| s.to_duration(SpanRelativeTo::days_are_24_hours()).ok())
-        .and_then(|d| Duration::try_from(d).ok())
+/// A time that is asked for.
+fn time(text: &str) -> Outcome<Duration> {
+    span::parse(text)
         .ok_or_else(|| Failure::configuration(format!("`{text}` is not a time")).hint("`24h`, `30d`, `90 min`"))
 }
 

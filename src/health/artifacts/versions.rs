@@ -14,7 +14,7 @@ use crate::artifact::{ArtifactStore, Presence, look_for};
 use crate::domain::artifact_address::ArtifactAddress;
 use crate::domain::failure::Failure;
 use crate::domain::health::{Limits, Reading, Unit};
-use crate::domain::tracking::{ModelVersion, value};
+use crate::domain::tracking::{ModelVersion, PROMPT, value};
 use crate::mlflow::Client;
 use crate::registry::location;
 
@@ -74,7 +74,7 @@ pub async fn versions(place: &Artifacts, limits: Limits, asked: usize, patience:
 fn is_judged(version: &ModelVersion) -> bool {
     version.status == "READY"
         && version.stage != "Deleted_Internal"
-        && value(&version.tags, "mlflow.prompt.is_prompt").is_none()
+        && value(&version.tags, PROMPT).is_none()
         && ArtifactAddress::parse(&version.source) != ArtifactAddress::Placeholder
 }
 
