@@ -72,11 +72,12 @@ class Registry:
         source, more = f"{run.artifact_uri}/model", {}
         if logged is not None:
             own = client.create_logged_model("0", name="model", source_run_id=run.run_id).model_id
-            for name, value in logged.items():
-                # `rmse[val]` is measured on a dataset.
+            for later, (name, value) in enumerate(logged.items()):
+                # `rmse[val]` is measured on a dataset. MLflow's key of the table leaves the dataset out, so each
+                # has a time of its own.
                 key, _, dataset = name.rstrip("]").partition("[")
                 on = {"dataset_name": dataset, "dataset_digest": dataset} if dataset else {}
-                client.log_metric(run.run_id, key, float(value), timestamp=now, step=0, model_id=own, **on)
+                client.log_metric(run.run_id, key, float(value), timestamp=now + later, step=0, model_id=own, **on)
             source, more = f"models:/{own}", {"model_id": own}
         client.set_terminated(run.run_id)
         try:
