@@ -18,13 +18,14 @@
 //! | [`tls`] | certificates and keys out of PEM files |
 //! | [`artifact`] | where artifacts are: a folder, or S3 |
 //! | [`archive`] | the archive format, both directions |
+//! | [`filelock`] | locks on open files |
 //! | [`newfile`] | a file that gets its name when it is whole |
 //! | [`source`] | opening any of them for reading: what it is, and its rows |
 //! | [`migrate`] | the plan and the execution of a migration, its certificate |
 //! | [`backup`] | database and artifacts as one unit: made, kept, verified, restored |
 //! | [`doctor`] | how a database differs from its revision, and the SQL that mends it |
 //! | [`health`] | the whole stack looked at, and one verdict |
-//! | [`cleanup`] | what is old, soft-deleted by policy, and put back |
+//! | [`cleanup`] | what is old, soft-deleted by policy and put back; what is deleted, removed for good |
 //! | [`promote`] | champion and challenger: gates, one switch under a lock, audit, the way back |
 //! | [`registry`] | the model registry looked at: models, versions and what they were made of |
 //! | [`shell`] | a shell command, bounded in time and in words |
@@ -52,6 +53,7 @@ pub mod demo;
 pub mod doctor;
 pub mod domain;
 pub mod engine;
+pub mod filelock;
 pub mod health;
 pub mod migrate;
 pub mod mlflow;

@@ -81,12 +81,13 @@ fn engine_knows_the_domain_and_itself() {
 
 #[test]
 fn adapters_do_not_know_each_other_or_a_capability() {
-    uses_only("store/", &["domain", "engine", "newfile", "store", "tls"]);
+    uses_only("store/", &["domain", "engine", "filelock", "newfile", "store", "tls"]);
     uses_only("artifact/", &["artifact", "domain", "engine", "tls"]);
     uses_only("mlflow/", &["domain", "mlflow", "tls", "TOOL"]);
     uses_only("tls.rs", &["domain"]);
     uses_only("shell.rs", &["engine"]);
     uses_only("archive/", &["domain", "engine", "newfile", "archive"]);
+    uses_only("filelock.rs", &["domain", "engine"]);
     uses_only("newfile.rs", &["domain"]);
     uses_only("notify/", &["domain", "notify", "TOOL"]);
     uses_only("source.rs", &["domain", "engine", "store", "archive"]);
@@ -100,15 +101,16 @@ fn capabilities_neither_print_nor_parse() {
     uses_only("migrate/", &["domain", "engine", "store", "archive", "source", "newfile", "migrate", "TOOL"]);
     let backup = ["domain", "engine", "store", "archive", "artifact", "mlflow", "migrate", "newfile", "backup", "TOOL"];
     uses_only("backup/", &backup);
-    uses_only("cleanup/", &["domain", "engine", "mlflow", "cleanup"]);
     let promote = ["domain", "engine", "mlflow", "registry", "shell", "state", "store", "promote"];
     uses_only("promote/", &promote);
+    let cleanup = ["domain", "engine", "store", "artifact", "backup", "migrate", "mlflow", "cleanup"];
+    uses_only("cleanup/", &cleanup);
     uses_only("demo/", &["domain", "engine", "store", "migrate", "source", "demo"]);
     uses_only("doctor/", &["domain", "engine", "store", "doctor"]);
     let health = ["artifact", "backup", "doctor", "mlflow", "registry", "shell", "store", "tls"];
     uses_only("health/", &[&["domain", "engine", "health"], &health[..]].concat());
     uses_only("registry/", &["domain", "engine", "artifact", "backup", "mlflow", "registry", "TOOL"]);
-    uses_only("state/", &["domain", "engine", "newfile", "state"]);
+    uses_only("state/", &["domain", "engine", "filelock", "newfile", "state"]);
     uses_only("cli/", &["cli", "command"]);
 }
 

@@ -52,6 +52,7 @@ mod promotion_gates;
 mod promotion_races;
 mod promotions;
 mod properties;
+mod purge;
 mod recipes;
 mod runs;
 mod snapshots;

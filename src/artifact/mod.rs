@@ -1,6 +1,7 @@
 //! Artifact stores: a folder of this machine, or objects of S3. Whether they are there, how much lies in them, whether
 //! a thing is still in its place, whether they take a file. Every call is bounded by the caller's patience.
 
+mod clear;
 mod download;
 pub mod files;
 mod folder;
@@ -18,6 +19,7 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 
+pub use clear::{Clear, Cleared, FolderPlace, ObjectsPlace};
 pub use folder::{Disk, look_for};
 pub use objects::Objects;
 pub use probe::{NAME as PROBE_NAME, is_stale};

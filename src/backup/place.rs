@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use tokio::runtime::Runtime;
 
 use crate::artifact::files::{Files, Shelf};
-use crate::artifact::{self, Folder, S3, Waiting};
+use crate::artifact::{self, Clear, Folder, FolderPlace, ObjectsPlace, S3, Waiting};
 use crate::domain::artifact_address::ArtifactAddress;
 use crate::domain::failure::{Failure, Outcome};
 use crate::engine::cancel::Cancel;
@@ -14,6 +14,9 @@ use crate::mlflow::Client;
 use super::bundle::{self, Bundle};
 use super::proxy::Proxied;
 use super::repository::Repository;
+
+const BEHIND_PROXY: &str = "it lies behind the server's proxy: name the place that the server keeps its artifacts in \
+                            (--artifact-root), or the server (--tracking-uri)";
 
 /// The ways to places.
 pub struct Ways {
@@ -45,16 +48,36 @@ impl Ways {
                 _ => match &self.server {
                     Ok(Some(server)) => Ok(Box::new(Proxied::new(server.clone(), path, self.waiting()))),
                     Err(failure) => Err(failure.message.clone()),
-                    Ok(None) => {
-                        Err("it lies behind the server's proxy: name the place that the server keeps its artifacts \
-                                 in (--artifact-root), or the server (--tracking-uri)"
-                            .to_owned())
-                    }
+                    Ok(None) => Err(BEHIND_PROXY.to_owned()),
                 },
             },
             ArtifactAddress::S3 { .. } => match self.remote(address) {
                 Ok(Some(files)) => Ok(files),
                 Ok(None) => Err("it names no place that is reached from here".to_owned()),
+                Err(failure) => Err(failure.message),
+            },
+            ArtifactAddress::Elsewhere { why, .. } => Err((*why).to_owned()),
+            _ => Err("it names no place that is reached from here".to_owned()),
+        }
+    }
+
+    /// The place at an address of the database, to be emptied; else why it cannot be reached.
+    ///
+    /// # Errors
+    /// A sentence for the operator.
+    pub fn emptied(&self, address: &ArtifactAddress) -> Result<Box<dyn Clear>, String> {
+        match address {
+            ArtifactAddress::Local(path) => Ok(Box::new(FolderPlace::new(path))),
+            ArtifactAddress::Proxy { host: None, path } => match &self.artifact_root {
+                Some(root @ (ArtifactAddress::Local(_) | ArtifactAddress::S3 { .. })) => self.emptied(&root.join(path)),
+                _ => match &self.server {
+                    Ok(Some(server)) => Ok(Box::new(Proxied::new(server.clone(), path, self.waiting()))),
+                    Err(failure) => Err(failure.message.clone()),
+                    Ok(None) => Err(BEHIND_PROXY.to_owned()),
+                },
+            },
+            ArtifactAddress::S3 { bucket, key } => match self.s3.bucket(bucket, key) {
+                Ok(bucket) => Ok(Box::new(ObjectsPlace::new(bucket, self.waiting()))),
                 Err(failure) => Err(failure.message),
             },
             ArtifactAddress::Elsewhere { why, .. } => Err((*why).to_owned()),

@@ -2,8 +2,8 @@
 
 use std::io::{self, Read};
 
-use crate::artifact::Waiting;
 use crate::artifact::files::{Entry, Files, Met, Opened, is_plain};
+use crate::artifact::{Clear, Cleared, Waiting};
 use crate::domain::failure::{Failure, Outcome};
 use crate::domain::tracking::ArtifactFile;
 use crate::mlflow::{Client, Download, Trouble};
@@ -117,6 +117,55 @@ impl Files for Proxied {
 
     fn stat_is_cheap(&self) -> bool {
         false
+    }
+}
+
+impl Clear for Proxied {
+    fn clear(&self) -> Outcome<Cleared> {
+        let mut sum = Cleared::default();
+        let counted = self.walk("", &mut |met| {
+            sum.files += 1;
+            sum.bytes += if let Met::File(entry) = met { entry.bytes } else { 0 };
+            Ok(())
+        });
+        match counted {
+            Ok(()) if sum.files == 0 => return Ok(sum),
+            Ok(()) => {}
+            // Releases differ in how they say that a folder is not there; that of the folder above tells.
+            Err(failure) => return if self.is_there()? { Err(failure.as_target()) } else { Ok(sum) },
+        }
+        let deleted = self.waiting.on(self.client.delete(&self.path))?;
+        // Releases differ in what they answer, so what is there now counts.
+        match (deleted, self.is_there()) {
+            (Err(trouble), Ok(true)) => Err(self.unread("", trouble).as_target()),
+            (Ok(()), Ok(true)) if self.holds_something()? => {
+                Err(Failure::target(format!("{}: the server said that it is deleted, and it is there", self.place())))
+            }
+            (_, Err(failure)) => Err(failure.as_target()),
+            _ => Ok(sum),
+        }
+    }
+
+    fn tidy(&self) -> Outcome<()> {
+        Ok(())
+    }
+}
+
+impl Proxied {
+    /// Whether the folder above lists this one.
+    fn is_there(&self) -> Outcome<bool> {
+        let (above, name) = self.path.rsplit_once('/').unwrap_or(("", &self.path));
+        let listed = match self.waiting.on(self.client.proxied(above))? {
+            Ok(found) => found,
+            Err(trouble) if trouble.is_absent() => Vec::new(),
+            // 2.9 answers 500 for a folder that is not there, and cannot be asked for the one above for ever.
+            Err(trouble) => return Err(Failure::from(trouble).on(self.place())),
+        };
+        Ok(listed.iter().any(|file| file.path == name))
+    }
+
+    fn holds_something(&self) -> Outcome<bool> {
+        Ok(!self.list("")?.is_empty())
     }
 }
 

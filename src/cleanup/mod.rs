@@ -1,10 +1,12 @@
-//! Clean-up: what is old is soft-deleted by policy, over REST alone, and comes back by `undo`.
+//! Clean-up: what is old is soft-deleted by policy, over REST alone, and comes back by `undo`; what is deleted is removed
+//! for good by `purge`, in the database and the artifact store.
 //!
 //! [`gather`] asks the server for what counts of runs and experiments; `domain::cleanup` decides; [`batch`] carries out
 //! a plan and tells what it is about to change, so that [`undo`] puts back exactly that.
 
 pub mod batch;
 pub mod gather;
+pub mod purge;
 pub mod undo;
 
 use crate::domain::cleanup::select::ExperimentFacts;

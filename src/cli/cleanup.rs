@@ -1,5 +1,7 @@
 //! `mlops cleanup`.
 
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::backup::Messages;
@@ -17,7 +19,20 @@ Examples:
   mlops cleanup policy --yes --ping https://hc-ping.com/UUID            # one line for cron
   mlops cleanup undo 20261121T030000Z-1f2e3d4c";
 
-/// Delete old experiments and runs by policy, and put them back
+const PURGE: &str = "\
+Exit codes: 0 all that was to go is gone, or the plan; 4 some of it stays, the list says why; 5 the experiment of --name
+is needed by something and stays; 10 another purge is at work.
+
+Artifacts need --artifact-root where the server passes them on (mlflow-artifacts:), or --tracking-uri: then the server
+deletes them. The file of a SQLite database does not shrink by this; `VACUUM` does that, while no server runs.
+
+Examples:
+  mlops cleanup purge --older-than 30d                       # what would go
+  mlops cleanup purge --older-than 30d --backup-first purged.tar --yes
+  mlops cleanup purge --name churn --yes                     # frees the name of a deleted experiment
+  mlops cleanup purge --older-than 0s --experiment 12 --artifacts none --yes";
+
+/// Delete old experiments and runs by policy, put them back, remove what is deleted for good
 #[derive(Subcommand)]
 #[command(after_help = AFTER)]
 pub(crate) enum Cleanup {
@@ -45,6 +60,16 @@ pub(crate) enum Cleanup {
     ///
     /// MLflow brings all runs of an experiment back with it: those that were deleted before the batch are deleted again.
     Undo(Undo),
+    /// Remove deleted runs, logged models and experiments for good: artifacts, then rows
+    ///
+    /// What goes: runs and logged models that were deleted before the limit; experiments that were, with all in them, if no
+    /// run in them is active or was deleted later. What stays whatever happens: what a model version comes from, what has
+    /// the tag mlops.keep, the default experiment unless it is named. Without --yes nothing is changed: it tells what would
+    /// go. Works on the live database, in short transactions that look once more whether each thing is still deleted. A
+    /// place of artifacts that is not certainly one thing's own is left, and told. What could not go keeps its rows (exit
+    /// code 4); the next purge finds it.
+    #[command(after_help = PURGE)]
+    Purge(Purge),
 }
 
 /// What both take.
@@ -113,6 +138,28 @@ pub(crate) struct Policy {
 }
 
 #[derive(Args)]
+pub(crate) struct Purge {
+    /// Deleted so long ago or longer: 30d, 12h
+    #[arg(long, value_name = "TIME", required_unless_present = "name")]
+    pub(crate) older_than: Option<String>,
+    /// Only in this experiment, by name or id; may be given more than once
+    #[arg(long, value_name = "NAME|ID")]
+    pub(crate) experiment: Vec<String>,
+    /// Only the deleted experiment of that name, however lately it was deleted: its name is free after that
+    #[arg(long, value_name = "EXPERIMENT", conflicts_with_all = ["older_than", "experiment"])]
+    pub(crate) name: Option<String>,
+    /// Whether artifacts go as well; `none`: rows alone, and the files stay for ever
+    #[arg(long, value_enum, default_value = "all")]
+    pub(crate) artifacts: Artifacts,
+    /// Before anything goes, write an archive of just the rows that go; `mlops migrate import` brings them back into an
+    /// empty database. Artifacts are not in it
+    #[arg(long, value_name = "FILE.tar")]
+    pub(crate) backup_first: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) messages: Messages,
+}
+
+#[derive(Args)]
 pub(crate) struct Undo {
     /// The batch
     #[arg(value_name = "ID")]
@@ -132,4 +179,10 @@ pub(crate) enum Include {
     Pinned,
     /// Runs that have not ended
     Running,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Artifacts {
+    All,
+    None,
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 
 use super::server::{called, runtime, server};
-use super::{Context, Ended, backup, journal, messages};
+use super::{Context, Ended, backup, cleanup_purge, journal, messages};
 use crate::artifact::files::Met;
 use crate::backup::place::Ways;
 use crate::cleanup::batch::{Batch, Done, Note};
@@ -41,6 +41,7 @@ pub(super) fn run(context: &Context, arguments: Cleanup) -> Result<u8, Ended> {
             messages::told(context, &arguments.messages, "mlops cleanup policy", || policy(context))
         }
         Cleanup::Undo(arguments) => undo(context, &arguments),
+        Cleanup::Purge(arguments) => cleanup_purge::run(context, &arguments),
     }
 }
 

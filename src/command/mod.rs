@@ -2,6 +2,7 @@
 
 mod backup;
 mod cleanup;
+mod cleanup_purge;
 mod config;
 mod db;
 mod demo;
@@ -166,6 +167,7 @@ fn name(command: &Command) -> &'static str {
         Command::Cleanup(Deletion::Runs(_)) => "cleanup.runs",
         Command::Cleanup(Deletion::Policy(_)) => "cleanup.policy",
         Command::Cleanup(Deletion::Undo(_)) => "cleanup.undo",
+        Command::Cleanup(Deletion::Purge(_)) => "cleanup.purge",
         Command::Promote(_) => "promote",
         Command::Rollback(_) => "rollback",
         Command::Models(models) => match models {

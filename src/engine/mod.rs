@@ -8,6 +8,7 @@ pub mod copy;
 pub mod event;
 pub mod patience;
 pub mod pool;
+pub mod purge;
 
 use crate::domain::cell::Batch;
 use crate::domain::failure::Outcome;

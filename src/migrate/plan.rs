@@ -21,6 +21,7 @@ use crate::store::postgres::target::{self, Contents, Place, REPLACED, Target};
 use crate::store::sqlite::occupied;
 
 /// What an operator asked for.
+#[derive(Clone)]
 pub struct Request {
     /// The id of this run, which names its stage.
     pub id: String,

@@ -13,6 +13,7 @@ use crate::engine::cancel::Cancel;
 use crate::state::lock;
 use crate::store::postgres::connect::Postgres;
 use crate::store::postgres::target;
+use crate::store::sqlite;
 
 /// How long another one is waited for; its switch takes a second.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -70,10 +71,7 @@ impl Claim<'_> {
                 session = Some(client);
             }
             Some(StoreAddress::Sqlite(path)) => {
-                // SQLite's own locks are of another kind (fcntl), which this one does not touch.
-                let file = File::open(path)
-                    .map_err(|e| elsewhere(Failure::target(format!("the database {}: {e}", shown(path)))))?;
-                own = Some(lock::wait(file, &held, PATIENCE, cancel)?);
+                own = sqlite::lock::hold(path, PATIENCE, cancel).map_err(elsewhere)?;
             }
             Some(StoreAddress::Archive(path)) => {
                 return Err(Failure::usage(format!("{} is no database", shown(path))));

@@ -2,6 +2,7 @@
 
 mod backup;
 mod cleanup;
+mod cleanup_purge;
 mod doctor;
 mod exit;
 pub mod health;
@@ -23,6 +24,7 @@ use crate::backup::repository::Listed;
 use crate::backup::restore::{Ready, Restored};
 use crate::backup::verify::{Verified, Wanted};
 use crate::cleanup::Cleaned;
+use crate::cleanup::purge::{Plan as PurgePlan, Purged};
 use crate::cleanup::undo::{Batched, Undone};
 use crate::config::Setting;
 use crate::demo::Shown;
@@ -112,6 +114,10 @@ pub enum Result<'a> {
     RestorePlan(&'a Ready),
     /// A restore.
     Restored(&'a Restored),
+    /// What a purge would remove.
+    PurgePlan(&'a PurgePlan),
+    /// What a purge removed.
+    Purged(&'a Purged),
     /// The plan of a promotion, and whether it was only asked for.
     PromotionPlan(&'a PromotionPlan, bool),
     /// What the gates say of a version, in a word, and whether that was left with it.

@@ -2,5 +2,6 @@
 //! a source, a sink and what it saw of the schema.
 
 pub mod postgres;
+pub mod removal;
 pub mod scratch;
 pub mod sqlite;

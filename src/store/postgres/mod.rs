@@ -12,6 +12,7 @@ mod parameters;
 mod password;
 pub mod private;
 pub mod provision;
+pub mod purge;
 pub mod rows;
 pub mod source;
 pub mod stage;

@@ -1,12 +1,16 @@
 //! SQLite: a private snapshot of the operator's file, what is in it, its rows, and a new file as a sink.
 
+pub mod cut;
+pub mod docket;
 pub mod examine;
 pub mod introspect;
 pub mod ledger;
+pub mod lock;
 pub mod members;
 pub mod monitor;
 pub mod occupied;
 pub mod outline;
+pub mod purge;
 pub mod quarantine;
 pub mod rules;
 pub mod sink;

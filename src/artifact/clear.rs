@@ -1,0 +1,214 @@
+//! A place of artifacts that is emptied: all below one folder, or all objects whose keys begin alike.
+
+use std::fs::{self, Metadata};
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+
+use futures_util::{StreamExt, stream};
+use object_store::ObjectStore;
+
+use super::s3::{Bucket, Refusal, Why};
+use super::waiting::{Patience, Waiting};
+use crate::domain::address::shown;
+use crate::domain::failure::{Failure, Outcome};
+
+/// Folders within folders that are counted.
+const DEPTH: usize = 128;
+/// Folders above a place of artifacts, up to the root of all.
+const ABOVE: usize = 4;
+
+/// What was removed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Cleared {
+    /// Files, or objects.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// A place that can be emptied.
+///
+/// Contract: after `clear` nothing is at or below the place any more, or it fails; what is not there is removed.
+/// Symbolic links are removed and never followed. Called from plain threads.
+pub trait Clear: Send + Sync {
+    /// Removes all that is there, and the place itself.
+    ///
+    /// # Errors
+    /// Target: something stays, or the store that the place is in is not there.
+    fn clear(&self) -> Outcome<Cleared>;
+
+    /// Removes folders at the place and right below it as far as nothing is in them. Objects have no folders.
+    ///
+    /// # Errors
+    /// As [`Clear::clear`]; a folder with something in it is no error.
+    fn tidy(&self) -> Outcome<()>;
+}
+
+/// A folder of this machine.
+pub struct FolderPlace {
+    path: PathBuf,
+}
+
+impl FolderPlace {
+    /// A folder; nothing is looked at yet.
+    pub fn new(path: &Path) -> FolderPlace {
+        FolderPlace { path: path.to_owned() }
+    }
+
+    /// Where no folder above it is there, up to the one that experiments lie in
+    /// (`ROOT/EXPERIMENT/models/ID/artifacts`), a disk is missing rather than somebody's files.
+    fn is_reachable(&self) -> bool {
+        self.path.ancestors().skip(1).take(ABOVE).filter(|p| p.parent().is_some()).any(Path::exists)
+    }
+}
+
+fn unremoved(path: &Path, error: &io::Error) -> Failure {
+    Failure::target(format!("{} cannot be removed: {error}", shown(path)))
+}
+
+/// Counts what a folder holds.
+fn measure(folder: &Path, depth: usize, sum: &mut Cleared) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let own = entry.metadata()?;
+        if own.is_dir() && depth < DEPTH {
+            measure(&entry.path(), depth + 1, sum)?;
+        } else if !own.is_dir() {
+            add(sum, &own);
+        }
+    }
+    Ok(())
+}
+
+fn add(sum: &mut Cleared, file: &Metadata) {
+    sum.files += 1;
+    sum.bytes += if file.is_file() { file.len() } else { 0 };
+}
+
+impl Clear for FolderPlace {
+    fn clear(&self) -> Outcome<Cleared> {
+        let mut sum = Cleared::default();
+        let own = match fs::symlink_metadata(&self.path) {
+            Ok(own) => own,
+            Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+                return if self.is_reachable() {
+                    Ok(sum)
+                } else {
+                    Err(Failure::target(format!("{} is not there, nor is a folder above it", shown(&self.path)))
+                        .hint("is its disk mounted here?"))
+                };
+            }
+            Err(e) => return Err(unremoved(&self.path, &e)),
+        };
+        let removed = if own.is_dir() {
+            measure(&self.path, 0, &mut sum).and_then(|()| fs::remove_dir_all(&self.path))
+        } else {
+            add(&mut sum, &own);
+            fs::remove_file(&self.path)
+        };
+        match removed {
+            Err(e) if e.kind() != ErrorKind::NotFound => Err(unremoved(&self.path, &e)),
+            _ => Ok(sum),
+        }
+    }
+
+    fn tidy(&self) -> Outcome<()> {
+        if !fs::symlink_metadata(&self.path).is_ok_and(|own| own.is_dir()) {
+            return Ok(());
+        }
+        let entries = fs::read_dir(&self.path).map_err(|e| unremoved(&self.path, &e))?;
+        for entry in entries.flatten().filter(|e| e.file_type().is_ok_and(|t| t.is_dir())) {
+            // Folders that only hold empty ones: what MLflow puts its runs, models and traces in.
+            let _ = fs::remove_dir(entry.path());
+        }
+        let _ = fs::remove_dir(&self.path);
+        Ok(())
+    }
+}
+
+/// Objects of a bucket.
+pub struct ObjectsPlace {
+    bucket: Bucket,
+    waiting: Waiting,
+    patience: Patience,
+}
+
+impl ObjectsPlace {
+    /// Objects whose keys lie below the bucket's path; nothing is asked yet.
+    pub fn new(bucket: Bucket, waiting: Waiting) -> ObjectsPlace {
+        ObjectsPlace { bucket, waiting, patience: Patience::default() }
+    }
+
+    /// Removes objects side by side; those that are not there are removed. Gives the first failure.
+    async fn remove(&self, paths: Vec<object_store::path::Path>) -> Result<(), Refusal> {
+        let patience = self.patience.answer;
+        let wanted = stream::iter(paths.into_iter().map(Ok)).boxed();
+        let mut done = self.bucket.store().delete_stream(wanted);
+        let mut first = Ok(());
+        loop {
+            let next = tokio::time::timeout(patience, done.next()).await;
+            let outcome = match next {
+                Ok(None) => return first,
+                Ok(Some(Ok(_))) => Ok(()),
+                Ok(Some(Err(error))) => Err(self.bucket.refusal(&error)),
+                // Silence: the others would be waited for as well.
+                Err(_) => {
+                    let silent = std::future::pending::<object_store::Result<()>>();
+                    return self.bucket.within(std::time::Duration::ZERO, silent).await;
+                }
+            };
+            match outcome {
+                Err(refusal) if refusal.why == Why::Absent => {}
+                Err(refusal) if first.is_ok() => first = Err(refusal),
+                _ => {}
+            }
+        }
+    }
+}
+
+impl Clear for ObjectsPlace {
+    fn clear(&self) -> Outcome<Cleared> {
+        let mut sum = Cleared::default();
+        let mut token = None;
+        let mut first: Option<Failure> = None;
+        loop {
+            let page = self.waiting.on(self.bucket.list(None, token.clone(), self.patience.answer))?;
+            let page = page.map_err(|refusal| refusal.failure.as_target())?;
+            let mut paths = Vec::new();
+            for object in &page.objects {
+                match self.bucket.at(object.key.get(self.bucket.below_from()..).unwrap_or_default()).object() {
+                    Some(path) => {
+                        paths.push(path);
+                        sum.files += 1;
+                        sum.bytes += object.bytes;
+                    }
+                    // What a console makes for a folder, and cannot be asked for.
+                    None if object.bytes == 0 && object.key.ends_with('/') => {}
+                    None => {
+                        let key = object.key.escape_debug();
+                        let failure = Failure::target(format!("{}: the key `{key}` cannot be asked for", self.bucket));
+                        first.get_or_insert(failure);
+                    }
+                }
+            }
+            let removed = self.waiting.on(self.remove(paths))?;
+            if let Err(refusal) = removed {
+                first.get_or_insert(refusal.failure.as_target());
+            }
+            match page.next {
+                None => return first.map_or(Ok(sum), Err),
+                next if next == token => {
+                    return Err(Failure::target(format!(
+                        "{}: the list of objects goes round in a circle",
+                        self.bucket
+                    )));
+                }
+                next => token = next,
+            }
+        }
+    }
+
+    fn tidy(&self) -> Outcome<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,97 @@
+//! The artifacts of what is purged: which places are its own and may be emptied, and emptying them.
+
+use std::path::{Path, PathBuf};
+
+use crate::artifact::Cleared;
+use crate::backup::place::Ways;
+use crate::domain::address::shown;
+use crate::domain::artifact_address::ArtifactAddress;
+use crate::domain::cleanup::belongings::Root;
+use crate::domain::cleanup::territory::{self, Place};
+use crate::domain::failure::Outcome;
+use crate::store::sqlite::docket::{Docket, Owner};
+
+/// The place of something's artifacts, if it is its own and nobody else's; `None`: it has none.
+///
+/// # Errors
+/// Configuration: the work folder failed. Within: why the place is never emptied.
+pub(super) fn own_place(
+    docket: &Docket,
+    root: Option<&ArtifactAddress>,
+    kind: Root,
+    id: &str,
+    address: Option<&str>,
+) -> Outcome<Result<Option<Place>, String>> {
+    let Some(address) = address.filter(|a| !a.is_empty()) else { return Ok(Ok(None)) };
+    let place = match territory::removable(address, root) {
+        Ok(place) => place,
+        Err(why) => return Ok(Err(refusal(address, &why))),
+    };
+    let whose = |Owner { kind, id }: Owner| format!("the {kind} {id}");
+    if let Some(owner) = docket.within(&place.key, kind, id)? {
+        return Ok(Err(refusal(address, &format!("what belongs to {} lies there", whose(owner)))));
+    }
+    for above in territory::above(&place.key) {
+        // One who says that an experiment's folder is his, or one above it, says it wrongly, and keeps nobody.
+        if docket.holds_experiment(above)? {
+            break;
+        }
+        if let Some(owner) = docket.owner(above, kind, id)? {
+            return Ok(Err(refusal(address, &format!("it lies in the place of {}", whose(owner)))));
+        }
+    }
+    Ok(Ok(Some(place)))
+}
+
+fn refusal(address: &str, why: &str) -> String {
+    format!("{} is not removed: {why}", ArtifactAddress::parse(address))
+}
+
+/// The folder that the experiment's own lies in, where it is named by the experiment's id and is not there: a disk that
+/// is not mounted, rather than files that are gone.
+fn missing_root(place: &Place, experiment: &str) -> Option<PathBuf> {
+    let path = Path::new(place.key.strip_prefix("file:")?);
+    let own = path.ancestors().find(|p| p.file_name().is_some_and(|name| name == experiment))?;
+    own.parent().filter(|root| !root.exists()).map(Path::to_owned)
+}
+
+/// Empties a place, and removes the folder that MLflow made around it for that one thing.
+///
+/// # Errors
+/// Why something stays, for people.
+pub(super) fn empty(ways: &Ways, place: &Place, id: &str, experiment: &str) -> Result<Cleared, String> {
+    if let Some(root) = missing_root(place, experiment) {
+        return Err(format!("{} is not there: is its disk mounted?", shown(&root)));
+    }
+    let cleared = ways.emptied(&place.address)?.clear().map_err(|failure| failure.message)?;
+    if let Some(around) = around(&place.address, id) {
+        ways.emptied(&around)?.tidy().map_err(|failure| failure.message)?;
+    }
+    Ok(cleared)
+}
+
+/// Removes the folder of an experiment as far as it is empty.
+///
+/// # Errors
+/// As [`empty`].
+pub(super) fn tidy(ways: &Ways, root: Option<&ArtifactAddress>, address: &str) -> Result<(), String> {
+    match territory::removable(address, root) {
+        Ok(place) => ways.emptied(&place.address)?.tidy().map_err(|failure| failure.message),
+        Err(_) => Ok(()),
+    }
+}
+
+/// `.../ID` around `.../ID/artifacts`.
+fn around(address: &ArtifactAddress, id: &str) -> Option<ArtifactAddress> {
+    let above = |path: &str| {
+        let (above, last) = path.rsplit_once('/')?;
+        (last == "artifacts" && above.rsplit('/').next() == Some(id)).then(|| above.to_owned())
+    };
+    match address {
+        ArtifactAddress::Local(path) => above(path.to_str()?).map(|path| ArtifactAddress::Local(path.into())),
+        ArtifactAddress::Proxy { host: None, path } => {
+            above(path).map(|path| ArtifactAddress::Proxy { host: None, path })
+        }
+        _ => None,
+    }
+}

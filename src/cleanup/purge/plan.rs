@@ -1,0 +1,367 @@
+//! What a purge would remove, what it leaves, and why.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use super::list::List;
+use crate::artifact::files::Met;
+use crate::backup::place::Ways;
+use crate::domain::artifact_address::ArtifactAddress;
+use crate::domain::cleanup::belongings::Root;
+use crate::domain::cleanup::territory;
+use crate::domain::failure::{Failure, Outcome};
+use crate::engine::cancel::Cancel;
+use crate::engine::purge::{Counts, Deleted, DeletedExperiment, Named, Purge, Selection, Version};
+use crate::store::sqlite::docket::Docket;
+
+/// What an operator asks for.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// Deleted before that time, in milliseconds since 1970; not asked of an experiment that is named.
+    pub before: i64,
+    /// Of these experiments alone, by name or id.
+    pub experiments: Vec<String>,
+    /// Only the deleted experiment of that name.
+    pub name: Option<String>,
+    /// Whether artifacts go as well.
+    pub artifacts: bool,
+    /// The artifact root, where it is known; a folder from the root of the file system on.
+    pub artifact_root: Option<ArtifactAddress>,
+}
+
+/// What would go.
+pub struct Plan {
+    /// The database, masked.
+    pub database: String,
+    /// Its revision, for people.
+    pub revision: String,
+    /// What was asked for.
+    pub request: Request,
+    /// Things that go, by kind.
+    pub things: Vec<(Root, u64)>,
+    /// Rows that go, by table, where they were counted.
+    pub rows: Option<Counts>,
+    /// Bytes of artifacts that go, and whether that is all; where they were measured.
+    pub bytes: Option<(u64, bool)>,
+    /// What is deleted and stays.
+    pub protected: List,
+    /// What is to be known of the database.
+    pub remarks: Vec<String>,
+    pub(super) selection: Selection,
+    pub(super) docket: Docket,
+}
+
+/// Things that are looked at together.
+pub(super) const PAGE: usize = 1_000;
+/// How long artifacts are measured.
+const MEASURING: Duration = Duration::from_secs(10);
+/// The experiment that every server begins with.
+const DEFAULT: &str = "0";
+
+struct Planning<'a> {
+    store: &'a mut dyn Purge,
+    request: &'a Request,
+    selection: Selection,
+    docket: Docket,
+    protected: List,
+    undated: u64,
+}
+
+/// Finds out what goes. Nothing is changed.
+///
+/// # Errors
+/// Usage: no such experiment. Target: the database failed. Configuration: no room in the work folder.
+pub fn plan(store: &mut dyn Purge, request: Request, work_dir: &Path) -> Outcome<Plan> {
+    let selection = Selection { before: request.before, experiments: chosen(store, &request)? };
+    let docket = Docket::new(work_dir)?;
+    let mut planning = Planning { store, request: &request, selection, docket, protected: List::default(), undated: 0 };
+    planning.versions()?;
+    planning.runs()?;
+    planning.models(true)?;
+    planning.experiments()?;
+    planning.models(false)?;
+    if request.artifacts {
+        planning.places()?;
+    }
+    let Planning { selection, docket, protected, undated, .. } = planning;
+    let mut remarks = store.remarks();
+    if undated > 0 && remarks.is_empty() {
+        let what =
+            "runs do not tell when they were deleted, as an older MLflow did it: their end, or their start, decides";
+        remarks.push(format!("{undated} {what}"));
+    }
+    let kinds = [Root::Run, Root::Model, Root::Experiment].into_iter().filter(|root| store.has(*root));
+    let things = kinds.map(|root| Ok((root, docket.count(root)?))).collect::<Outcome<_>>()?;
+    Ok(Plan {
+        database: store.address(),
+        revision: store.revision(),
+        things,
+        rows: None,
+        bytes: None,
+        protected,
+        remarks,
+        selection,
+        docket,
+        request,
+    })
+}
+
+/// The ids of the experiments that are named; `None`: all.
+fn chosen(store: &mut dyn Purge, request: &Request) -> Outcome<Option<Vec<String>>> {
+    if let Some(name) = &request.name {
+        let found: Vec<Named> = store.named(name)?.into_iter().filter(|e| e.name == *name).collect();
+        let deleted: Vec<&Named> = found.iter().filter(|e| e.deleted).collect();
+        let shown = name.escape_debug();
+        return match deleted.as_slice() {
+            [one] => Ok(Some(vec![one.id.clone()])),
+            [] if found.is_empty() => Err(Failure::usage(format!("there is no experiment `{shown}`"))),
+            [] => Err(Failure::usage(format!("the experiment `{shown}` is not deleted"))),
+            _ => {
+                let ids: Vec<&str> = deleted.iter().map(|e| e.id.as_str()).collect();
+                Err(Failure::usage(format!("several workspaces have a deleted experiment `{shown}`"))
+                    .hint(format!("--older-than 0s --experiment ID: {}", ids.join(", "))))
+            }
+        };
+    }
+    if request.experiments.is_empty() {
+        return Ok(None);
+    }
+    let mut ids = Vec::new();
+    for word in &request.experiments {
+        let found = store.named(word)?;
+        if found.is_empty() {
+            return Err(Failure::usage(format!("there is no experiment `{}`", word.escape_debug())));
+        }
+        ids.extend(found.into_iter().map(|e| e.id));
+    }
+    Ok(Some(ids))
+}
+
+/// Runs and logged models that an address names, by itself or by a folder of it.
+fn named_in(address: &str) -> Vec<(Root, String)> {
+    let mut found = Vec::new();
+    match ArtifactAddress::parse(address) {
+        ArtifactAddress::Run { id, .. } => found.push((Root::Run, id)),
+        ArtifactAddress::LoggedModel(id) => found.push((Root::Model, id)),
+        _ => {}
+    }
+    for part in address.split('/') {
+        if part.len() == 32 && part.bytes().all(|b| b.is_ascii_hexdigit()) {
+            found.push((Root::Run, part.to_owned()));
+        } else if part.starts_with("m-") {
+            found.push((Root::Model, part.to_owned()));
+        }
+    }
+    found
+}
+
+impl Planning<'_> {
+    fn versions(&mut self) -> Outcome<()> {
+        let (docket, request) = (&self.docket, self.request);
+        self.store.versions(&mut |Version { name, run, addresses }| {
+            if let Some(run) = run.filter(|run| !run.is_empty()) {
+                docket.needs(Root::Run, &run, &name)?;
+            }
+            for address in &addresses {
+                for (kind, id) in named_in(address) {
+                    docket.needs(kind, &id, &name)?;
+                }
+                let place = ArtifactAddress::parse(address);
+                if let Some(key) = territory::key(&place, request.artifact_root.as_ref()).filter(|_| request.artifacts)
+                {
+                    docket.place(&key, "model version", &name)?;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn runs(&mut self) -> Outcome<()> {
+        let Planning { store, selection, docket, protected, undated, .. } = self;
+        store.runs(selection, &mut |run| {
+            *undated += u64::from(!run.dated);
+            match protection(docket, Root::Run, &run)? {
+                Some(why) => {
+                    docket.hold(&run.experiment, &format!("the run {} in it stays: {why}", run.id))?;
+                    protected.add(Root::Run, &run.id, why);
+                    Ok(())
+                }
+                None => docket.add(Root::Run, &run.id, &run.experiment, run.address.as_deref()),
+            }
+        })
+    }
+
+    /// First what logged models hold; when it is known which experiments go, those that go.
+    fn models(&mut self, holding: bool) -> Outcome<()> {
+        let Planning { store, selection, docket, protected, .. } = self;
+        store.models(selection, &mut |model| match protection(docket, Root::Model, &model)? {
+            Some(why) if holding => {
+                docket.hold(&model.experiment, &format!("the logged model {} in it stays: {why}", model.id))?;
+                if model.itself {
+                    protected.add(Root::Model, &model.id, why);
+                }
+                Ok(())
+            }
+            None if !holding && (model.itself || docket.goes(Root::Experiment, &model.experiment)?) => {
+                docket.add(Root::Model, &model.id, &model.experiment, model.address.as_deref())
+            }
+            _ => Ok(()),
+        })
+    }
+
+    fn experiments(&mut self) -> Outcome<()> {
+        let named = self.request.name.is_some();
+        let default_named = self.selection.experiments.as_ref().is_some_and(|ids| ids.iter().any(|id| id == DEFAULT));
+        let Planning { store, selection, docket, protected, .. } = self;
+        store.experiments(selection, &mut |it| {
+            if !it.old {
+                return Ok(());
+            }
+            let DeletedExperiment { id, active, young, kept, guards, .. } = &it;
+            let why = if id == DEFAULT && !default_named {
+                Some("it is the default experiment; --experiment 0 names it".to_owned())
+            } else if *kept {
+                Some(KEPT.to_owned())
+            } else if *guards {
+                Some("a guardrail of the gateway uses a scorer of it".to_owned())
+            } else if *active > 0 {
+                Some(format!("{active} runs in it are active"))
+            } else if *young > 0 {
+                Some(format!("{young} runs in it were deleted later"))
+            } else {
+                docket.held(id)?
+            };
+            match why {
+                Some(why) => {
+                    protected.add(Root::Experiment, id, format!("`{}`: {why}", it.name.escape_debug()));
+                    // To free a name is the whole: without that nothing goes.
+                    if named { docket.dismiss() } else { Ok(()) }
+                }
+                None => docket.add(Root::Experiment, id, id, it.address.as_deref()),
+            }
+        })
+    }
+
+    fn places(&mut self) -> Outcome<()> {
+        let (docket, root) = (&self.docket, self.request.artifact_root.as_ref());
+        self.store.places(&mut |kind, id, address| match territory::key(&ArtifactAddress::parse(address), root) {
+            Some(key) => docket.place(&key, kind.word(), id),
+            None => Ok(()),
+        })
+    }
+}
+
+const KEPT: &str = "the tag mlops.keep keeps it";
+
+fn protection(docket: &Docket, kind: Root, it: &Deleted) -> Outcome<Option<String>> {
+    if it.kept {
+        return Ok(Some(KEPT.to_owned()));
+    }
+    Ok(docket.needed_by(kind, &it.id)?.map(|version| format!("the model version {version} comes from it")))
+}
+
+impl Plan {
+    /// Whether nothing goes.
+    pub fn is_empty(&self) -> bool {
+        self.things.iter().all(|(_, count)| *count == 0)
+    }
+
+    /// Counts the rows that go.
+    ///
+    /// # Errors
+    /// Interrupted. Target: the database failed.
+    pub fn count(&mut self, store: &mut dyn Purge, cancel: &Cancel) -> Outcome<()> {
+        let mut rows = Counts::new();
+        let mut add = |counts: Counts| {
+            for (table, count) in counts {
+                *rows.entry(table).or_default() += count;
+            }
+        };
+        for (kind, _) in &self.things {
+            let mut after = 0;
+            loop {
+                cancel.check()?;
+                let page = self.docket.entries(*kind, after, PAGE)?;
+                let Some(last) = page.last() else { break };
+                after = last.number;
+                let ids: Vec<String> = page.into_iter().map(|entry| entry.id).collect();
+                add(store.count(*kind, &ids)?);
+                if *kind != Root::Experiment || !store.has(Root::Trace) {
+                    continue;
+                }
+                for experiment in &ids {
+                    let mut last = String::new();
+                    loop {
+                        cancel.check()?;
+                        let traces: Vec<String> =
+                            store.traces(experiment, &last, PAGE)?.into_iter().map(|(id, _)| id).collect();
+                        let Some(end) = traces.last() else { break };
+                        last.clone_from(end);
+                        add(store.count(Root::Trace, &traces)?);
+                    }
+                }
+            }
+        }
+        self.rows = Some(rows);
+        Ok(())
+    }
+
+    /// Measures the artifacts of runs and logged models, as far as that goes quickly.
+    ///
+    /// # Errors
+    /// Interrupted. Configuration: the work folder failed.
+    pub fn measure(&mut self, ways: &Ways, cancel: &Cancel) -> Outcome<()> {
+        let end = Instant::now() + MEASURING;
+        let (mut bytes, mut whole) = (0, true);
+        'all: for kind in [Root::Run, Root::Model] {
+            let mut after = 0;
+            loop {
+                let page = self.docket.entries(kind, after, PAGE)?;
+                let Some(last) = page.last() else { break };
+                after = last.number;
+                for entry in &page {
+                    cancel.check()?;
+                    if Instant::now() >= end {
+                        whole = false;
+                        break 'all;
+                    }
+                    let root = self.request.artifact_root.as_ref();
+                    let Some(Ok(place)) = entry.address.as_deref().map(|a| territory::removable(a, root)) else {
+                        continue;
+                    };
+                    let Ok(files) = ways.files(&place.address) else { continue };
+                    let walked = files.walk("", &mut |met| {
+                        bytes += if let Met::File(file) = met { file.bytes } else { 0 };
+                        Ok(())
+                    });
+                    if walked.is_err() {
+                        cancel.check()?;
+                    }
+                }
+            }
+        }
+        self.bytes = Some((bytes, whole));
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_names_runs_and_models() {
+        let run = "0123456789abcdef0123456789abcdef";
+        for (address, wanted) in [
+            (format!("runs:/{run}/model"), (Root::Run, run)),
+            (format!("s3://b/1/{run}/artifacts/model"), (Root::Run, run)),
+            (format!("/srv/ml/1/{run}/artifacts"), (Root::Run, run)),
+            ("models:/m-77".to_owned(), (Root::Model, "m-77")),
+            ("mlflow-artifacts:/1/models/m-77/artifacts".to_owned(), (Root::Model, "m-77")),
+        ] {
+            let wanted = (wanted.0, wanted.1.to_owned());
+            assert!(named_in(&address).contains(&wanted), "{address}");
+        }
+        assert!(named_in("dummy-source").is_empty());
+    }
+}

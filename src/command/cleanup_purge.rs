@@ -1,0 +1,114 @@
+//! `mlops cleanup purge`.
+
+use super::{Context, Ended, backup, db, journal, messages, migrate};
+use crate::backup::place;
+use crate::cleanup::purge::{self, Request};
+use crate::cli::cleanup::{Artifacts, Purge as Arguments};
+use crate::domain::address::{StoreAddress, shown};
+use crate::domain::artifact_address::ArtifactAddress;
+use crate::domain::failure::{Failure, Kind, Outcome};
+use crate::domain::span;
+use crate::engine::purge::Purge;
+use crate::migrate::plan;
+use crate::report::{self, Result as Report};
+use crate::store::postgres::connect::Postgres;
+use crate::store::postgres::purge::PgPurge;
+use crate::store::sqlite::purge::SqlitePurge;
+
+pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<u8, Ended> {
+    messages::told(context, &arguments.messages, "mlops cleanup purge", || purge(context, arguments))
+}
+
+fn purge(context: &Context, arguments: &Arguments) -> Result<u8, Ended> {
+    let mut ways = backup::ways(context)?;
+    if let Some(ArtifactAddress::Local(path)) = &ways.artifact_root {
+        ways.artifact_root = Some(ArtifactAddress::Local(place::absolute(path)));
+    }
+    let request = Request {
+        before: before(context, arguments)?,
+        experiments: arguments.experiment.clone(),
+        name: arguments.name.clone(),
+        artifacts: arguments.artifacts == Artifacts::All,
+        artifact_root: ways.artifact_root.clone(),
+    };
+    let really = context.yes && !context.dry_run;
+    let address = db::address(context, None)?;
+    let mut store = open(context, &address)?;
+    if really {
+        store.lock(&context.cancel)?;
+    }
+    let mut plan = purge::plan(store.as_mut(), request, &context.settings.work_dir())?;
+    if !really || plan.is_empty() {
+        plan.count(store.as_mut(), &context.cancel)?;
+        if plan.request.artifacts {
+            plan.measure(&ways, &context.cancel)?;
+        }
+        // A name that is asked for and stays taken is a no.
+        let refused = plan.is_empty() && plan.request.name.is_some();
+        let exit = if refused { report::code(Kind::Differs) } else { 0 };
+        return context.finish(&Report::PurgePlan(&plan), exit, &plan.remarks);
+    }
+    let confirmed = context.consent().to("remove what is deleted, for good")?;
+    let (journal, mut warnings) = journal::begin(context, &plan.database, "what it left deleted goes now")?;
+    warnings.extend(plan.remarks.iter().cloned());
+    let kept = match &arguments.backup_first {
+        Some(file) => {
+            let request = plan::Request {
+                target: StoreAddress::Archive(file.clone()),
+                ..migrate::request(context, address.clone())
+            };
+            match purge::back_up(&plan, request, &context.work()) {
+                Ok(kept) => Some(kept),
+                Err(failure) => {
+                    journal.close("nothing was removed");
+                    return Err(Ended { failure: failure.on("--backup-first"), warnings });
+                }
+            }
+        }
+        None => None,
+    };
+    match purge::carry_out(plan, store.as_mut(), &ways, &context.work(), &confirmed) {
+        Ok(mut purged) => {
+            purged.kept = kept;
+            journal.close("done");
+            warnings.extend(permissions(context, &address, &purged)?);
+            let exit = if purged.failures.total > 0 { report::PARTIAL } else { 0 };
+            context.finish(&Report::Purged(&purged), exit, &warnings)
+        }
+        Err(failure) => {
+            warnings.extend(kept.map(|kept| format!("what was to go is in {}", shown(&kept.file))));
+            // What went, went with all that was its own, so the next purge has nothing to put right.
+            journal.close("ended early");
+            Err(Ended { failure, warnings })
+        }
+    }
+}
+
+/// The limit, in milliseconds since 1970. One who names an experiment asks for no time.
+fn before(context: &Context, arguments: &Arguments) -> Outcome<i64> {
+    let Some(text) = &arguments.older_than else { return Ok(i64::MAX) };
+    let age = span::parse(text)
+        .ok_or_else(|| Failure::usage(format!("--older-than {text}: not a time")).hint("`30d`, `12h`"))?;
+    let age = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
+    Ok(context.reporter.started.as_millisecond().saturating_sub(age))
+}
+
+fn open(context: &Context, address: &StoreAddress) -> Outcome<Box<dyn Purge>> {
+    match address {
+        StoreAddress::Postgres(address) => {
+            let postgres = Postgres::new(address, &context.id, &context.cancel)?;
+            Ok(Box::new(PgPurge::open(&postgres)?))
+        }
+        StoreAddress::Sqlite(path) => Ok(Box::new(SqlitePurge::open(path, &context.cancel)?)),
+        StoreAddress::Archive(path) => Err(Failure::usage(format!("{} is no database", shown(path)))),
+    }
+}
+
+/// Basic-auth's own database is not touched; SQLite gives an experiment's id away again.
+fn permissions(context: &Context, address: &StoreAddress, purged: &purge::Purged) -> Outcome<Option<String>> {
+    let experiments = purged.gone.get(&crate::domain::cleanup::belongings::Root::Experiment).copied().unwrap_or(0);
+    let own = context.settings.auth_store_uri()?.filter(|auth| auth.to_string() != address.to_string());
+    Ok(own.filter(|_| experiments > 0).map(|auth| {
+        format!("permissions on the experiments that are gone stay in {auth}: revoke them, SQLite gives ids away again")
+    }))
+}
