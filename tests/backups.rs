@@ -46,7 +46,7 @@ impl Stack {
     }
 
     /// Addresses of the database are paths below the root.
-    fn direct() -> Stack {
+    pub(crate) fn direct() -> Stack {
         let mut stack = Stack::proxied();
         stack.addresses = stack.root.to_str().unwrap().to_owned();
         let connection = rusqlite::Connection::open(&stack.database).unwrap();

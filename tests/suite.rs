@@ -43,6 +43,7 @@ mod health_report;
 mod init;
 mod models;
 mod notify;
+mod orphans;
 mod places;
 mod policies;
 mod probes;

@@ -1,11 +1,14 @@
 //! A place of artifacts that is emptied: all below one folder, or all objects whose keys begin alike.
 
+use std::collections::HashSet;
 use std::fs::{self, Metadata};
 use std::io::{self, ErrorKind};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use futures_util::{StreamExt, stream};
 use object_store::ObjectStore;
+use object_store::aws::AmazonS3;
+use object_store::path::Path;
 
 use super::s3::{Bucket, Refusal, Why};
 use super::waiting::{Patience, Waiting};
@@ -37,11 +40,11 @@ pub trait Clear: Send + Sync {
     /// Target: something stays, or the store that the place is in is not there.
     fn clear(&self) -> Outcome<Cleared>;
 
-    /// Removes folders at the place and right below it as far as nothing is in them. Objects have no folders.
+    /// Removes folders at the place and so many levels below it as far as nothing is in them. Objects have no folders.
     ///
     /// # Errors
     /// As [`Clear::clear`]; a folder with something in it is no error.
-    fn tidy(&self) -> Outcome<()>;
+    fn tidy(&self, levels: usize) -> Outcome<()>;
 }
 
 /// A folder of this machine.
@@ -51,23 +54,23 @@ pub struct FolderPlace {
 
 impl FolderPlace {
     /// A folder; nothing is looked at yet.
-    pub fn new(path: &Path) -> FolderPlace {
+    pub fn new(path: &std::path::Path) -> FolderPlace {
         FolderPlace { path: path.to_owned() }
     }
 
     /// Where no folder above it is there, up to the one that experiments lie in
     /// (`ROOT/EXPERIMENT/models/ID/artifacts`), a disk is missing rather than somebody's files.
     fn is_reachable(&self) -> bool {
-        self.path.ancestors().skip(1).take(ABOVE).filter(|p| p.parent().is_some()).any(Path::exists)
+        self.path.ancestors().skip(1).take(ABOVE).filter(|p| p.parent().is_some()).any(std::path::Path::exists)
     }
 }
 
-fn unremoved(path: &Path, error: &io::Error) -> Failure {
+fn unremoved(path: &std::path::Path, error: &io::Error) -> Failure {
     Failure::target(format!("{} cannot be removed: {error}", shown(path)))
 }
 
 /// Counts what a folder holds.
-fn measure(folder: &Path, depth: usize, sum: &mut Cleared) -> io::Result<()> {
+fn measure(folder: &std::path::Path, depth: usize, sum: &mut Cleared) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         let own = entry.metadata()?;
@@ -112,18 +115,23 @@ impl Clear for FolderPlace {
         }
     }
 
-    fn tidy(&self) -> Outcome<()> {
+    fn tidy(&self, levels: usize) -> Outcome<()> {
         if !fs::symlink_metadata(&self.path).is_ok_and(|own| own.is_dir()) {
             return Ok(());
         }
-        let entries = fs::read_dir(&self.path).map_err(|e| unremoved(&self.path, &e))?;
-        for entry in entries.flatten().filter(|e| e.file_type().is_ok_and(|t| t.is_dir())) {
-            // Folders that only hold empty ones: what MLflow puts its runs, models and traces in.
-            let _ = fs::remove_dir(entry.path());
-        }
-        let _ = fs::remove_dir(&self.path);
-        Ok(())
+        tidy(&self.path, levels).map_err(|e| unremoved(&self.path, &e))
     }
+}
+
+fn tidy(folder: &std::path::Path, levels: usize) -> io::Result<()> {
+    if levels > 0 {
+        for entry in fs::read_dir(folder)?.flatten().filter(|e| e.file_type().is_ok_and(|t| t.is_dir())) {
+            // What cannot be looked into has something in it.
+            let _ = tidy(&entry.path(), levels - 1);
+        }
+    }
+    let _ = fs::remove_dir(folder);
+    Ok(())
 }
 
 /// Objects of a bucket.
@@ -139,17 +147,31 @@ impl ObjectsPlace {
         ObjectsPlace { bucket, waiting, patience: Patience::default() }
     }
 
-    /// Removes objects side by side; those that are not there are removed. Gives the first failure.
-    async fn remove(&self, paths: Vec<object_store::path::Path>) -> Result<(), Refusal> {
+    /// Removes objects, many with one request; those that are not there are removed. Gives the first failure.
+    pub(super) async fn remove(&self, paths: Vec<Path>) -> Result<(), Refusal> {
+        let (mut many, mut single): (Vec<Path>, Vec<Path>) = paths.into_iter().partition(is_simple);
+        if many.len() > 1 {
+            // What it did not remove, or a server that does not know how, is asked for one by one: that tells why.
+            let mut left: HashSet<Path> = many.iter().cloned().collect();
+            let _ = self.removed(self.bucket.many(), many, |path| _ = left.remove(path)).await;
+            many = left.into_iter().collect();
+        }
+        single.append(&mut many);
+        self.removed(self.bucket.store(), single, |_| ()).await
+    }
+
+    async fn removed(&self, store: &AmazonS3, paths: Vec<Path>, mut each: impl FnMut(&Path)) -> Result<(), Refusal> {
         let patience = self.patience.answer;
         let wanted = stream::iter(paths.into_iter().map(Ok)).boxed();
-        let mut done = self.bucket.store().delete_stream(wanted);
+        let mut done = store.delete_stream(wanted);
         let mut first = Ok(());
         loop {
-            let next = tokio::time::timeout(patience, done.next()).await;
-            let outcome = match next {
+            let outcome = match tokio::time::timeout(patience, done.next()).await {
                 Ok(None) => return first,
-                Ok(Some(Ok(_))) => Ok(()),
+                Ok(Some(Ok(path))) => {
+                    each(&path);
+                    Ok(())
+                }
                 Ok(Some(Err(error))) => Err(self.bucket.refusal(&error)),
                 // Silence: the others would be waited for as well.
                 Err(_) => {
@@ -166,6 +188,11 @@ impl ObjectsPlace {
     }
 }
 
+/// Whether every server writes that key alike in the list of what it could not remove.
+fn is_simple(path: &Path) -> bool {
+    path.as_ref().bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'/' | b'-' | b'_' | b'.'))
+}
+
 impl Clear for ObjectsPlace {
     fn clear(&self) -> Outcome<Cleared> {
         let mut sum = Cleared::default();
@@ -174,7 +201,7 @@ impl Clear for ObjectsPlace {
         loop {
             let page = self.waiting.on(self.bucket.list(None, token.clone(), self.patience.answer))?;
             let page = page.map_err(|refusal| refusal.failure.as_target())?;
-            let mut paths = Vec::new();
+            let mut paths: Vec<Path> = Vec::new();
             for object in &page.objects {
                 match self.bucket.at(object.key.get(self.bucket.below_from()..).unwrap_or_default()).object() {
                     Some(path) => {
@@ -208,7 +235,7 @@ impl Clear for ObjectsPlace {
         }
     }
 
-    fn tidy(&self) -> Outcome<()> {
+    fn tidy(&self, _: usize) -> Outcome<()> {
         Ok(())
     }
 }

@@ -30,13 +30,22 @@ pub struct S3 {
     access: Arc<S3Access>,
     /// Made when the first bucket is asked for: a stack without S3 needs no certificates of S3.
     http: Arc<Mutex<Option<reqwest::Client>>>,
-    buckets: Arc<Mutex<HashMap<String, AmazonS3>>>,
+    buckets: Arc<Mutex<HashMap<String, Stores>>>,
+}
+
+/// A bucket.
+#[derive(Debug, Clone)]
+struct Stores {
+    /// One request per object: not every server knows how to delete many at once.
+    each: AmazonS3,
+    /// The same, but that many are deleted with one request.
+    many: AmazonS3,
 }
 
 /// Some of a bucket's objects: those whose keys begin with this path.
 #[derive(Debug, Clone)]
 pub struct Bucket {
-    store: AmazonS3,
+    stores: Stores,
     name: String,
     key: String,
     access: Arc<S3Access>,
@@ -75,18 +84,18 @@ impl S3 {
     /// Configuration: certificates that cannot be read, no key for a server of one's own, a name that no bucket has.
     pub fn bucket(&self, name: &str, key: &str) -> Outcome<Bucket> {
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
-        let store = match buckets.get(name) {
-            Some(store) => store.clone(),
+        let stores = match buckets.get(name) {
+            Some(stores) => stores.clone(),
             None => {
-                let store = self.build(name)?;
-                buckets.insert(name.to_owned(), store.clone());
-                store
+                let stores = Stores { each: self.build(name, false)?, many: self.build(name, true)? };
+                buckets.insert(name.to_owned(), stores.clone());
+                stores
             }
         };
-        Ok(Bucket { store, name: name.to_owned(), key: key.to_owned(), access: self.access.clone() })
+        Ok(Bucket { stores, name: name.to_owned(), key: key.to_owned(), access: self.access.clone() })
     }
 
-    fn build(&self, name: &str) -> Outcome<AmazonS3> {
+    fn build(&self, name: &str, many: bool) -> Outcome<AmazonS3> {
         let access = &self.access;
         let retry = RetryConfig {
             backoff: BackoffConfig {
@@ -111,8 +120,7 @@ impl S3 {
             };
             builder = builder.with_endpoint(place).with_allow_http(endpoint.starts_with("http://"));
         }
-        // One request per object: not every server knows how to delete many at once.
-        builder = builder.with_virtual_hosted_style_request(access.virtual_hosted).with_disable_bulk_delete(true);
+        builder = builder.with_virtual_hosted_style_request(access.virtual_hosted).with_disable_bulk_delete(!many);
         match &access.key {
             Some(key) => {
                 builder = builder.with_access_key_id(&key.id).with_secret_access_key(key.secret.expose_secret());
@@ -183,7 +191,12 @@ impl Bucket {
 
     /// The objects themselves.
     pub(super) fn store(&self) -> &AmazonS3 {
-        &self.store
+        &self.stores.each
+    }
+
+    /// The same, where many are deleted with one request.
+    pub(super) fn many(&self) -> &AmazonS3 {
+        &self.stores.many
     }
 
     /// The key as a path; `None`: it is none that can be asked for.
@@ -203,7 +216,7 @@ impl Bucket {
         let mut options = PaginatedListOptions { max_keys: most, page_token: token, ..PaginatedListOptions::default() };
         options.extensions.insert(listing::Raw);
         let prefix = if self.key.is_empty() { None } else { Some(format!("{}/", self.key)) };
-        let mut page = self.within(patience, self.store.list_paginated(prefix.as_deref(), options)).await?;
+        let mut page = self.within(patience, self.stores.each.list_paginated(prefix.as_deref(), options)).await?;
         page.result.extensions.remove::<Listing>().ok_or_else(|| {
             let failure = Failure::source(format!("{self}: the list of objects cannot be understood"));
             Refusal { why: Why::Answered, failure }
@@ -330,7 +343,7 @@ impl Bucket {
             return Ok(Presence::Unseen("such a key cannot be asked for".to_owned()));
         };
         let left = end.saturating_duration_since(Instant::now());
-        match self.within(left, self.store.head(&path)).await {
+        match self.within(left, self.stores.each.head(&path)).await {
             Ok(_) => Ok(Presence::There),
             Err(refusal) if refusal.why == Why::Absent => Ok(Presence::Gone),
             Err(refusal) => Err(refusal.failure),
@@ -352,7 +365,7 @@ impl Bucket {
         let took = begun.elapsed();
         // What is written may be there even where its answer was not waited for.
         let left = end.saturating_duration_since(Instant::now()).max(AFTERWARDS);
-        let removed = self.within(left, self.store.delete(&path)).await;
+        let removed = self.within(left, self.stores.each.delete(&path)).await;
         match (seen, removed) {
             (Err(failure), _) => Err(failure.as_target()),
             (Ok(()), Err(refusal)) if refusal.why != Why::Absent => {
@@ -365,8 +378,8 @@ impl Bucket {
     async fn write_and_read(&self, path: &Path, content: &[u8], end: Instant) -> Outcome<()> {
         let left = || end.saturating_duration_since(Instant::now());
         let payload = PutPayload::from(content.to_vec());
-        self.within(left(), self.store.put(path, payload)).await.map_err(|r| r.failure.on("writing"))?;
-        let back = self.within(left(), async { self.store.get(path).await?.bytes().await }).await;
+        self.within(left(), self.stores.each.put(path, payload)).await.map_err(|r| r.failure.on("writing"))?;
+        let back = self.within(left(), async { self.stores.each.get(path).await?.bytes().await }).await;
         if back.map_err(|r| r.failure.on("reading back"))? != content {
             return Err(Failure::target(format!("{self}: what was written is read back otherwise")));
         }
@@ -377,12 +390,12 @@ impl Bucket {
     async fn sweep(&self, patience: Duration) -> Outcome<()> {
         let prefix = self.below(probe::NAME)?.to_string();
         let options = PaginatedListOptions { max_keys: Some(20), ..PaginatedListOptions::default() };
-        let page = self.within(patience, self.store.list_paginated(Some(&prefix), options)).await;
+        let page = self.within(patience, self.stores.each.list_paginated(Some(&prefix), options)).await;
         let now = Timestamp::now();
         for object in page.map_err(|r| r.failure)?.result.objects {
             if object.location.filename().is_some_and(|name| probe::is_stale(name, now)) {
                 // Not being able to is no finding of its own: the probe's own deletion tells.
-                let _ = self.within(AFTERWARDS, self.store.delete(&object.location)).await;
+                let _ = self.within(AFTERWARDS, self.stores.each.delete(&object.location)).await;
             }
         }
         Ok(())

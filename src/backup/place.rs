@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use tokio::runtime::Runtime;
 
 use crate::artifact::files::{Files, Shelf};
-use crate::artifact::{self, Clear, Folder, FolderPlace, ObjectsPlace, S3, Waiting};
+use crate::artifact::{self, Clear, Folder, FolderPlace, FolderRoot, ObjectsPlace, ObjectsRoot, Relocate, S3, Waiting};
 use crate::domain::artifact_address::ArtifactAddress;
 use crate::domain::failure::{Failure, Outcome};
 use crate::engine::cancel::Cancel;
@@ -82,6 +82,21 @@ impl Ways {
             },
             ArtifactAddress::Elsewhere { why, .. } => Err((*why).to_owned()),
             _ => Err("it names no place that is reached from here".to_owned()),
+        }
+    }
+
+    /// A place within which things are moved; else why it cannot be reached.
+    ///
+    /// # Errors
+    /// A sentence for the operator.
+    pub fn moved_within(&self, root: &ArtifactAddress) -> Result<Box<dyn Relocate>, String> {
+        match root {
+            ArtifactAddress::Local(path) => Ok(Box::new(FolderRoot::new(absolute(path)))),
+            ArtifactAddress::S3 { bucket, key } => match self.s3.bucket(bucket, key) {
+                Ok(bucket) => Ok(Box::new(ObjectsRoot::new(bucket, self.waiting()))),
+                Err(failure) => Err(failure.message),
+            },
+            _ => Err("nothing can be moved in it from here".to_owned()),
         }
     }
 

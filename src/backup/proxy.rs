@@ -146,7 +146,7 @@ impl Clear for Proxied {
         }
     }
 
-    fn tidy(&self) -> Outcome<()> {
+    fn tidy(&self, _: usize) -> Outcome<()> {
         Ok(())
     }
 }

@@ -2,16 +2,33 @@
 //! for good by `purge`, in the database and the artifact store.
 //!
 //! [`gather`] asks the server for what counts of runs and experiments; `domain::cleanup` decides; [`batch`] carries out
-//! a plan and tells what it is about to change, so that [`undo`] puts back exactly that.
+//! a plan and tells what it is about to change, so that [`undo`] puts back exactly that. [`orphans`] looks for what lost its
+//! other half.
 
 pub mod batch;
 pub mod gather;
+pub mod orphans;
+mod owners;
 pub mod purge;
 pub mod undo;
 
 use crate::domain::cleanup::select::ExperimentFacts;
 use batch::Done;
 use gather::{Found, OldRun};
+
+/// What a command, or an entry of the policy, came to.
+pub enum Cleanup {
+    /// What is old: planned, or deleted.
+    Old(Cleaned),
+    /// What a purge would remove.
+    PurgePlan(purge::Plan),
+    /// What a purge removed.
+    Purged(purge::Purged),
+    /// What lost its other half.
+    Orphans(orphans::Plan),
+    /// What became of it.
+    Swept(orphans::Swept),
+}
 
 /// What artifacts take.
 #[derive(Debug, Clone, Copy, Default)]

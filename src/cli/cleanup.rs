@@ -32,6 +32,16 @@ Examples:
   mlops cleanup purge --name churn --yes                     # frees the name of a deleted experiment
   mlops cleanup purge --older-than 0s --experiment 12 --artifacts none --yes";
 
+const ORPHANS: &str = "\
+Exit codes: 0 done, or the plan; 4 something could not be read, moved or removed (it is listed); 9 most of what lies below
+the root has no row (see --even-most); 10 another purge is at work.
+
+Examples:
+  mlops cleanup orphans                                   # what is there
+  mlops cleanup orphans --yes                             # into quarantine; removes what was put there a day ago or earlier
+  mlops cleanup orphans --put-back 20261121T030000Z-1f2e3d4c --yes
+  mlops cleanup orphans --artifacts none --yes            # rows alone";
+
 /// Delete old experiments and runs by policy, put them back, remove what is deleted for good
 #[derive(Subcommand)]
 #[command(after_help = AFTER)]
@@ -52,8 +62,8 @@ pub(crate) enum Cleanup {
     Runs(Runs),
     /// Do what [[cleanup.policy]] of the configuration says, entry after entry: the line for cron
     ///
-    /// Each entry is a plan of its own, made when the one before is done, and a batch of its own. Without --yes all plans
-    /// are printed, and nothing is deleted.
+    /// Each entry is a plan of its own, made when the one before is done, and a batch of its own: runs or experiments that
+    /// are deleted, a purge, orphans. Without --yes all plans are printed, and nothing is changed.
     #[command(after_help = AFTER)]
     Policy(Policy),
     /// Put back exactly what a batch deleted; without an id, list the batches
@@ -70,6 +80,18 @@ pub(crate) enum Cleanup {
     /// code 4); the next purge finds it.
     #[command(after_help = PURGE)]
     Purge(Purge),
+    /// Find what lost its other half: artifacts without a row, rows without artifacts, rows without a parent
+    ///
+    /// Artifacts: places below the artifact root as MLflow makes them (RUN/artifacts, models/m-ID/artifacts,
+    /// traces/ID/artifacts) that no row of the database refers to, and of which no file is younger than --min-age. With --yes
+    /// they are moved to .mlops-orphans/BATCH below the root; a later run with --yes removes what has been there for
+    /// --min-age, and moves back what has a row by then. Files of any other shape are never touched.
+    ///
+    /// Rows: details of runs, logged models, traces and experiments that are not there any more, as `mlflow gc` leaves them;
+    /// with --yes they are written to a file in the state folder and removed. Model versions and logged models of which no
+    /// file is there are listed, and nothing is done about them.
+    #[command(after_help = ORPHANS)]
+    Orphans(Orphans),
 }
 
 /// What both take.
@@ -160,6 +182,24 @@ pub(crate) struct Purge {
 }
 
 #[derive(Args)]
+pub(crate) struct Orphans {
+    /// What was written later than that ago is left alone
+    #[arg(long, value_name = "TIME", default_value = "24h")]
+    pub(crate) min_age: String,
+    /// Whether artifacts are looked at; `none`: rows alone
+    #[arg(long, value_enum, default_value = "all")]
+    pub(crate) artifacts: Artifacts,
+    /// Go on although most of what lies below the artifact root has no row in this database
+    #[arg(long)]
+    pub(crate) even_most: bool,
+    /// Move everything in quarantine of that batch back to where it was, and do nothing else
+    #[arg(long, value_name = "BATCH", conflicts_with_all = ["min_age", "artifacts", "even_most"])]
+    pub(crate) put_back: Option<String>,
+    #[command(flatten)]
+    pub(crate) messages: Messages,
+}
+
+#[derive(Args)]
 pub(crate) struct Undo {
     /// The batch
     #[arg(value_name = "ID")]
@@ -181,6 +221,7 @@ pub(crate) enum Include {
     Running,
 }
 
+/// Which artifacts are meant.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Artifacts {
     All,

@@ -1,20 +1,20 @@
-//! `mlops cleanup experiments`, `runs` and `undo`.
+//! `mlops cleanup`.
 
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Runtime;
 
 use super::server::{called, runtime, server};
-use super::{Context, Ended, backup, cleanup_purge, journal, messages};
+use super::{Context, Ended, backup, cleanup_orphans, cleanup_purge, journal, messages};
 use crate::artifact::files::Met;
 use crate::backup::place::Ways;
-use crate::cleanup::batch::{Batch, Done, Note};
+use crate::cleanup::batch::{Batch, Done as Deleted, Note};
 use crate::cleanup::gather;
 use crate::cleanup::undo::{self, Batched};
-use crate::cleanup::{Cleaned, Plan, Sizes};
-use crate::cli::cleanup::{Cleanup, Experiments, Include, Runs, Shared, Undo};
+use crate::cleanup::{Cleaned, Cleanup as Done, Plan, Sizes};
+use crate::cli::cleanup::{Artifacts, Cleanup, Experiments, Include, Runs, Shared, Undo};
 use crate::domain::artifact_address::ArtifactAddress;
-use crate::domain::cleanup::rules::{Kind, Protected, Rules, Written};
+use crate::domain::cleanup::rules::{self, Kind, Protected, Rules, Written};
 use crate::domain::failure::{Failure, Outcome};
 use crate::mlflow::Client;
 use crate::report::{self, Result as Report};
@@ -41,7 +41,21 @@ pub(super) fn run(context: &Context, arguments: Cleanup) -> Result<u8, Ended> {
             messages::told(context, &arguments.messages, "mlops cleanup policy", || policy(context))
         }
         Cleanup::Undo(arguments) => undo(context, &arguments),
-        Cleanup::Purge(arguments) => cleanup_purge::run(context, &arguments),
+        Cleanup::Purge(arguments) => messages::told(context, &arguments.messages, "mlops cleanup purge", || {
+            let wish = cleanup_purge::Wish::of(&arguments);
+            whole(context, |warnings| cleanup_purge::purge(context, &context.id, &wish, warnings))
+        }),
+        Cleanup::Orphans(arguments) => messages::told(context, &arguments.messages, "mlops cleanup orphans", || {
+            if let Some(batch) = &arguments.put_back {
+                return cleanup_orphans::put_back(context, batch);
+            }
+            let wish = cleanup_orphans::Wish {
+                min_age: arguments.min_age.clone(),
+                artifacts: arguments.artifacts == Artifacts::All,
+                even_most: arguments.even_most,
+            };
+            whole(context, |warnings| cleanup_orphans::orphans(context, &context.id, &wish, warnings))
+        }),
     }
 }
 
@@ -83,10 +97,16 @@ fn runs(context: &Context, arguments: &Runs) -> Result<u8, Ended> {
 
 fn one(context: &Context, kind: Kind, wish: Written) -> Result<u8, Ended> {
     let _lock = lock(context)?;
+    whole(context, |warnings| Job::new(context, &wish)?.run(kind, context.id.clone(), warnings))
+}
+
+/// Does one thing, and tells how it ended.
+fn whole(context: &Context, work: impl FnOnce(&mut Vec<String>) -> Outcome<(Done, u8)>) -> Result<u8, Ended> {
     let mut warnings = Vec::new();
-    let cleaned = Job::new(context, &wish)?.run(kind, context.id.clone(), &mut warnings);
-    let cleaned = cleaned.map_err(|failure| Ended { failure, warnings: warnings.clone() })?;
-    context.finish(&Report::Cleaned(&cleaned), exit(&cleaned), &warnings)
+    match work(&mut warnings) {
+        Ok((done, exit)) => context.finish(&Report::Cleanup(&done), exit, &warnings),
+        Err(failure) => Err(Ended { failure, warnings }),
+    }
 }
 
 /// Every entry of the file, each as a batch of its own. One that fails ends it: what follows may stand on it.
@@ -98,14 +118,20 @@ fn policy(context: &Context) -> Result<u8, Ended> {
             .into());
     }
     let _lock = lock(context)?;
-    let (mut all, mut warnings) = (Vec::new(), Vec::new());
+    let (mut all, mut warnings, mut exit) = (Vec::new(), Vec::new(), 0);
     for policy in policies {
-        let kind = policy.kind.unwrap_or(Kind::Runs);
-        let cleaned = Job::new(context, policy).and_then(|job| job.run(kind, state::new_id(), &mut warnings));
-        match cleaned {
-            Ok(cleaned) => all.push(cleaned),
+        let id = state::new_id();
+        match entry(context, policy, &id, &mut warnings) {
+            Ok((done, code)) => {
+                exit = exit.max(code);
+                all.push(done);
+            }
             Err(failure) => {
-                let batches: Vec<&str> = all.iter().filter(|c| c.done.is_some()).map(|c| c.id.as_str()).collect();
+                let batch = |done: &Done| match done {
+                    Done::Old(old) if old.done.is_some() => Some(old.id.clone()),
+                    _ => None,
+                };
+                let batches: Vec<String> = all.iter().filter_map(batch).collect();
                 let batches =
                     if batches.is_empty() { String::new() } else { format!(": batches {}", batches.join(", ")) };
                 warnings.push(format!("{} of {} policies were done before{batches}", all.len(), policies.len()));
@@ -113,8 +139,25 @@ fn policy(context: &Context) -> Result<u8, Ended> {
             }
         }
     }
-    let exit = all.iter().map(exit).max().unwrap_or(0);
-    context.finish(&Report::CleanedByPolicy(&all), exit, &warnings)
+    context.finish(&Report::CleanupByPolicy(&all), exit, &warnings)
+}
+
+fn entry(context: &Context, policy: &Written, id: &str, warnings: &mut Vec<String>) -> Outcome<(Done, u8)> {
+    let artifacts = policy.artifacts != Some(rules::Artifacts::None);
+    let older_than = policy.older_than.clone();
+    match policy.kind.unwrap_or(Kind::Runs) {
+        kind @ (Kind::Runs | Kind::Experiments) => Job::new(context, policy)?.run(kind, id.to_owned(), warnings),
+        Kind::Purge => {
+            let experiment = policy.experiment.clone();
+            let wish = cleanup_purge::Wish { older_than, experiment, name: None, artifacts, backup_first: None };
+            cleanup_purge::purge(context, id, &wish, warnings)
+        }
+        Kind::Orphans => {
+            let min_age = older_than.unwrap_or_default();
+            let wish = cleanup_orphans::Wish { min_age, artifacts, even_most: false };
+            cleanup_orphans::orphans(context, id, &wish, warnings)
+        }
+    }
 }
 
 /// One cleanup at a time; a plan alone needs no lock.
@@ -148,20 +191,22 @@ impl<'a> Job<'a> {
     }
 
     /// Plans, and deletes if that was agreed to.
-    fn run(&self, kind: Kind, id: String, warnings: &mut Vec<String>) -> Outcome<Cleaned> {
+    fn run(&self, kind: Kind, id: String, warnings: &mut Vec<String>) -> Outcome<(Done, u8)> {
         let (client, rules, cancel) = (&self.client, &self.rules, &self.context.cancel);
         let plan = self.runtime.block_on(async {
             Ok::<_, Failure>(match kind {
                 Kind::Experiments => Plan::Experiments(gather::experiments(client, rules, self.now, cancel).await?),
-                Kind::Runs => Plan::Runs(gather::runs(client, rules, self.now, cancel).await?),
+                _ => Plan::Runs(gather::runs(client, rules, self.now, cancel).await?),
             })
         })?;
         if self.context.dry_run || !self.context.yes || plan.goes() == 0 {
             let sizes = self.measure(&plan)?;
-            return Ok(Cleaned { id, plan, sizes: Some(sizes), done: None });
+            return Ok((Done::Old(Cleaned { id, plan, sizes: Some(sizes), done: None }), 0));
         }
         let done = self.delete(&plan, &id, warnings)?;
-        Ok(Cleaned { id, plan, sizes: None, done: Some(done) })
+        // What could not be deleted is listed.
+        let exit = if done.failed.is_empty() { 0 } else { report::PARTIAL };
+        Ok((Done::Old(Cleaned { id, plan, sizes: None, done: Some(done) }), exit))
     }
 
     /// The bytes of artifacts, as far as they can be counted in the time.
@@ -183,7 +228,7 @@ impl<'a> Job<'a> {
         Ok(sizes)
     }
 
-    fn delete(&self, plan: &Plan, id: &str, warnings: &mut Vec<String>) -> Outcome<Done> {
+    fn delete(&self, plan: &Plan, id: &str, warnings: &mut Vec<String>) -> Outcome<Deleted> {
         let context = self.context;
         let confirmed = context.consent().to("delete what is old")?;
         let target = called(&self.client);
@@ -272,10 +317,4 @@ fn undo(context: &Context, arguments: &Undo) -> Result<u8, Ended> {
     state::close(&state_dir, id, "undone")?;
     let exit = if undone.failed.is_empty() { 0 } else { report::PARTIAL };
     context.finish(&Report::CleanupUndone(id, &undone), exit, &[])
-}
-
-/// The exit code of a batch: what could not be deleted is listed.
-fn exit(cleaned: &Cleaned) -> u8 {
-    let failed = cleaned.done.as_ref().is_some_and(|done| !done.failed.is_empty());
-    if failed { report::PARTIAL } else { 0 }
 }

@@ -1,7 +1,10 @@
 //! `mlops cleanup purge`.
 
-use super::{Context, Ended, backup, db, journal, messages, migrate};
-use crate::backup::place;
+use std::path::PathBuf;
+
+use super::{Context, backup, db, journal, migrate};
+use crate::backup::place::{self, Ways};
+use crate::cleanup::Cleanup;
 use crate::cleanup::purge::{self, Request};
 use crate::cli::cleanup::{Artifacts, Purge as Arguments};
 use crate::domain::address::{StoreAddress, shown};
@@ -10,25 +13,49 @@ use crate::domain::failure::{Failure, Kind, Outcome};
 use crate::domain::span;
 use crate::engine::purge::Purge;
 use crate::migrate::plan;
-use crate::report::{self, Result as Report};
+use crate::report;
 use crate::store::postgres::connect::Postgres;
 use crate::store::postgres::purge::PgPurge;
 use crate::store::sqlite::purge::SqlitePurge;
 
-pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<u8, Ended> {
-    messages::told(context, &arguments.messages, "mlops cleanup purge", || purge(context, arguments))
+/// What an operator asks for, by flags or in a file.
+pub(super) struct Wish {
+    pub(super) older_than: Option<String>,
+    pub(super) experiment: Vec<String>,
+    pub(super) name: Option<String>,
+    pub(super) artifacts: bool,
+    pub(super) backup_first: Option<PathBuf>,
 }
 
-fn purge(context: &Context, arguments: &Arguments) -> Result<u8, Ended> {
+impl Wish {
+    pub(super) fn of(arguments: &Arguments) -> Wish {
+        Wish {
+            older_than: arguments.older_than.clone(),
+            experiment: arguments.experiment.clone(),
+            name: arguments.name.clone(),
+            artifacts: arguments.artifacts == Artifacts::All,
+            backup_first: arguments.backup_first.clone(),
+        }
+    }
+}
+
+/// The ways to artifacts, with an artifact root that can be compared.
+pub(super) fn ways(context: &Context) -> Outcome<Ways> {
     let mut ways = backup::ways(context)?;
     if let Some(ArtifactAddress::Local(path)) = &ways.artifact_root {
         ways.artifact_root = Some(ArtifactAddress::Local(place::absolute(path)));
     }
+    Ok(ways)
+}
+
+/// Plans, and removes if that was agreed to. Gives the exit code with it.
+pub(super) fn purge(context: &Context, id: &str, wish: &Wish, warnings: &mut Vec<String>) -> Outcome<(Cleanup, u8)> {
+    let ways = ways(context)?;
     let request = Request {
-        before: before(context, arguments)?,
-        experiments: arguments.experiment.clone(),
-        name: arguments.name.clone(),
-        artifacts: arguments.artifacts == Artifacts::All,
+        before: before(context, wish.older_than.as_deref())?,
+        experiments: wish.experiment.clone(),
+        name: wish.name.clone(),
+        artifacts: wish.artifacts,
         artifact_root: ways.artifact_root.clone(),
     };
     let really = context.yes && !context.dry_run;
@@ -38,6 +65,7 @@ fn purge(context: &Context, arguments: &Arguments) -> Result<u8, Ended> {
         store.lock(&context.cancel)?;
     }
     let mut plan = purge::plan(store.as_mut(), request, &context.settings.work_dir())?;
+    warnings.extend(plan.remarks.iter().cloned());
     if !really || plan.is_empty() {
         plan.count(store.as_mut(), &context.cancel)?;
         if plan.request.artifacts {
@@ -46,12 +74,12 @@ fn purge(context: &Context, arguments: &Arguments) -> Result<u8, Ended> {
         // A name that is asked for and stays taken is a no.
         let refused = plan.is_empty() && plan.request.name.is_some();
         let exit = if refused { report::code(Kind::Differs) } else { 0 };
-        return context.finish(&Report::PurgePlan(&plan), exit, &plan.remarks);
+        return Ok((Cleanup::PurgePlan(plan), exit));
     }
     let confirmed = context.consent().to("remove what is deleted, for good")?;
-    let (journal, mut warnings) = journal::begin(context, &plan.database, "what it left deleted goes now")?;
-    warnings.extend(plan.remarks.iter().cloned());
-    let kept = match &arguments.backup_first {
+    let (journal, told) = journal::begin_as(context, id, &plan.database, "what it left deleted goes now")?;
+    warnings.extend(told);
+    let kept = match &wish.backup_first {
         Some(file) => {
             let request = plan::Request {
                 target: StoreAddress::Archive(file.clone()),
@@ -61,7 +89,7 @@ fn purge(context: &Context, arguments: &Arguments) -> Result<u8, Ended> {
                 Ok(kept) => Some(kept),
                 Err(failure) => {
                     journal.close("nothing was removed");
-                    return Err(Ended { failure: failure.on("--backup-first"), warnings });
+                    return Err(failure.on("--backup-first"));
                 }
             }
         }
@@ -73,27 +101,31 @@ fn purge(context: &Context, arguments: &Arguments) -> Result<u8, Ended> {
             journal.close("done");
             warnings.extend(permissions(context, &address, &purged)?);
             let exit = if purged.failures.total > 0 { report::PARTIAL } else { 0 };
-            context.finish(&Report::Purged(&purged), exit, &warnings)
+            Ok((Cleanup::Purged(purged), exit))
         }
         Err(failure) => {
             warnings.extend(kept.map(|kept| format!("what was to go is in {}", shown(&kept.file))));
             // What went, went with all that was its own, so the next purge has nothing to put right.
             journal.close("ended early");
-            Err(Ended { failure, warnings })
+            Err(failure)
         }
     }
 }
 
 /// The limit, in milliseconds since 1970. One who names an experiment asks for no time.
-fn before(context: &Context, arguments: &Arguments) -> Outcome<i64> {
-    let Some(text) = &arguments.older_than else { return Ok(i64::MAX) };
-    let age = span::parse(text)
-        .ok_or_else(|| Failure::usage(format!("--older-than {text}: not a time")).hint("`30d`, `12h`"))?;
+fn before(context: &Context, older_than: Option<&str>) -> Outcome<i64> {
+    older_than.map_or(Ok(i64::MAX), |text| ago(context, "--older-than", text))
+}
+
+/// So long ago, in milliseconds since 1970.
+pub(super) fn ago(context: &Context, flag: &str, text: &str) -> Outcome<i64> {
+    let age =
+        span::parse(text).ok_or_else(|| Failure::usage(format!("{flag} {text}: not a time")).hint("`30d`, `12h`"))?;
     let age = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
     Ok(context.reporter.started.as_millisecond().saturating_sub(age))
 }
 
-fn open(context: &Context, address: &StoreAddress) -> Outcome<Box<dyn Purge>> {
+pub(super) fn open(context: &Context, address: &StoreAddress) -> Outcome<Box<dyn Purge>> {
     match address {
         StoreAddress::Postgres(address) => {
             let postgres = Postgres::new(address, &context.id, &context.cancel)?;

@@ -2,6 +2,7 @@
 
 mod backup;
 mod cleanup;
+mod cleanup_orphans;
 mod cleanup_purge;
 mod config;
 mod db;
@@ -168,6 +169,7 @@ fn name(command: &Command) -> &'static str {
         Command::Cleanup(Deletion::Policy(_)) => "cleanup.policy",
         Command::Cleanup(Deletion::Undo(_)) => "cleanup.undo",
         Command::Cleanup(Deletion::Purge(_)) => "cleanup.purge",
+        Command::Cleanup(Deletion::Orphans(_)) => "cleanup.orphans",
         Command::Promote(_) => "promote",
         Command::Rollback(_) => "rollback",
         Command::Models(models) => match models {

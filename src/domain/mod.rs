@@ -19,6 +19,7 @@ pub mod fit;
 pub mod glob;
 pub mod harmless;
 pub mod health;
+pub mod id;
 pub mod identity;
 pub mod mention;
 pub mod object_storage;

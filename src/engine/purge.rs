@@ -197,4 +197,32 @@ pub trait Purge {
     /// # Errors
     /// As [`Purge::named`]; interrupted. What is gone by then is gone.
     fn remove(&mut self, root: Root, selection: &Selection, ids: &[String], cancel: &Cancel) -> Outcome<Removed>;
+
+    /// Those of the ids that there are, deleted or not.
+    ///
+    /// # Errors
+    /// As [`Purge::named`].
+    fn known(&mut self, root: Root, ids: &[String]) -> Outcome<Vec<String>>;
+
+    /// The id and the address of every logged model that should have files.
+    ///
+    /// # Errors
+    /// As [`Purge::versions`].
+    fn ready_models(&mut self, each: &mut dyn FnMut(&str, &str) -> Outcome<()>) -> Outcome<()>;
+
+    /// How many rows belong to runs, logged models, traces and experiments that are not there, by table.
+    ///
+    /// # Errors
+    /// As [`Purge::named`].
+    fn parentless(&mut self) -> Outcome<Counts>;
+
+    /// Removes these rows in short transactions. Before each of them is committed, `keep` is given the table and its
+    /// rows as JSON.
+    ///
+    /// # Errors
+    /// As [`Purge::remove`], or what `keep` failed with: then those rows stay.
+    fn remove_parentless(&mut self, keep: &mut Keep<'_>, cancel: &Cancel) -> Outcome<Counts>;
 }
+
+/// Is given the rows of a table before they are gone.
+pub type Keep<'a> = dyn FnMut(&str, &[String]) -> Outcome<()> + 'a;

@@ -5,8 +5,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::civil::DateTime;
-use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use tokio::runtime::Builder;
 use tokio::sync::oneshot;
@@ -17,6 +15,7 @@ use crate::backup::repository::Repository;
 use crate::domain::artifact_address::ArtifactAddress;
 use crate::domain::failure::{Failure, Kind, Outcome};
 use crate::domain::health::{Bound, Limits, Reading, Unit};
+use crate::domain::id;
 
 use super::Stack;
 use super::server::unset;
@@ -200,7 +199,7 @@ impl Seen {
                 .evidence(named.iter().cloned())
                 .hint(format!("`mlops backup show {id}` names them"));
         }
-        let unfinished = self.unfinished.as_ref().map(|id| (id, begun(id)));
+        let unfinished = self.unfinished.as_ref().map(|id| (id, id::time(id)));
         match unfinished {
             Some((id, at)) if at.is_none_or(|at| now.duration_since(at) > AT_WORK) => {
                 Reading::warning(COMPLETE, format!("the backup {id} was begun and never finished"))
@@ -211,12 +210,6 @@ impl Seen {
             None => Reading::ok(COMPLETE, "everything that was asked for is in the newest one"),
         }
     }
-}
-
-/// When a backup of that id was begun.
-fn begun(id: &str) -> Option<Timestamp> {
-    let at = DateTime::strptime("%Y%m%dT%H%M%SZ", id.get(..16)?).ok()?;
-    Some(at.to_zoned(TimeZone::UTC).ok()?.timestamp())
 }
 
 fn at_most(seconds: f64) -> Option<Bound> {

@@ -5,10 +5,11 @@ use serde_json::{Value, json};
 use super::human::{BAD, BOLD, CARE, GOOD, painted};
 use super::json::time;
 use super::table::{bytes, grouped, table};
+use super::{cleanup_orphans, cleanup_purge};
 use crate::cleanup::batch::Done;
 use crate::cleanup::gather::OldRun;
 use crate::cleanup::undo::{Batched, Undone};
-use crate::cleanup::{Cleaned, Plan, Sizes};
+use crate::cleanup::{Cleaned, Cleanup, Plan, Sizes};
 use crate::domain::cleanup::select::ExperimentFacts;
 use crate::state::Told;
 
@@ -80,16 +81,38 @@ fn young(plan: &Plan) -> u64 {
     }
 }
 
-pub(super) fn cleaned(cleaned: &Cleaned) -> String {
+/// The text of a clean-up.
+pub(super) fn cleanup(it: &Cleanup) -> String {
+    match it {
+        Cleanup::Old(old) => cleaned(old),
+        Cleanup::PurgePlan(plan) => cleanup_purge::plan(plan),
+        Cleanup::Purged(purged) => cleanup_purge::purged(purged),
+        Cleanup::Orphans(plan) => cleanup_orphans::plan(plan),
+        Cleanup::Swept(swept) => cleanup_orphans::swept(swept),
+    }
+}
+
+/// The document of a clean-up.
+pub(super) fn cleanup_value(it: &Cleanup) -> Value {
+    match it {
+        Cleanup::Old(old) => cleaned_value(old),
+        Cleanup::PurgePlan(plan) => cleanup_purge::plan_value(plan),
+        Cleanup::Purged(purged) => cleanup_purge::purged_value(purged),
+        Cleanup::Orphans(plan) => cleanup_orphans::plan_value(plan),
+        Cleanup::Swept(swept) => cleanup_orphans::swept_value(swept),
+    }
+}
+
+fn cleaned(cleaned: &Cleaned) -> String {
     match &cleaned.done {
         Some(done) => self::done(&cleaned.id, &cleaned.plan, done),
         None => plan(&cleaned.plan, cleaned.sizes.unwrap_or_default()),
     }
 }
 
-pub(super) fn by_policy(all: &[Cleaned]) -> String {
-    let one = |(index, one): (usize, &Cleaned)| {
-        format!("{}\n{}", painted(BOLD, &format!("Policy {} of {}", index + 1, all.len())), cleaned(one))
+pub(super) fn by_policy(all: &[Cleanup]) -> String {
+    let one = |(index, one): (usize, &Cleanup)| {
+        format!("{}\n{}", painted(BOLD, &format!("Policy {} of {}", index + 1, all.len())), cleanup(one))
     };
     all.iter().enumerate().map(one).collect::<Vec<_>>().join("\n")
 }
@@ -217,7 +240,7 @@ fn one_value(plan: &Plan) -> Value {
     json!({"candidates": goes, "protected": stays, "young": young(plan)})
 }
 
-pub(super) fn cleaned_value(cleaned: &Cleaned) -> Value {
+fn cleaned_value(cleaned: &Cleaned) -> Value {
     let mut value = one_value(&cleaned.plan);
     let more = json!({
         "batch": cleaned.done.as_ref().map(|_| &cleaned.id),
@@ -231,8 +254,8 @@ pub(super) fn cleaned_value(cleaned: &Cleaned) -> Value {
     value
 }
 
-pub(super) fn by_policy_value(all: &[Cleaned]) -> Value {
-    json!({"policies": all.iter().map(cleaned_value).collect::<Vec<_>>()})
+pub(super) fn by_policy_value(all: &[Cleanup]) -> Value {
+    json!({"policies": all.iter().map(cleanup_value).collect::<Vec<_>>()})
 }
 
 fn pairs(list: &[(String, String)]) -> Value {

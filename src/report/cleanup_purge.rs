@@ -4,8 +4,7 @@ use serde_json::{Value, json};
 
 use super::human::{BAD, BOLD, CARE, GOOD, painted};
 use super::table::{bytes, grouped, seconds, table};
-use crate::cleanup::purge::List;
-use crate::cleanup::purge::{Plan, Purged};
+use crate::cleanup::purge::{List, Plan, Purged};
 use crate::domain::address::shown;
 use crate::domain::cleanup::belongings::Root;
 use crate::engine::purge::Counts;

@@ -4,7 +4,7 @@ use anstyle::{AnsiColor, Style};
 
 use super::table::{bytes, grouped, seconds, table};
 use super::{Result, health, init_view, models};
-use super::{backup, cleanup, cleanup_purge, doctor, promote};
+use super::{backup, cleanup, cleanup_orphans, doctor, promote};
 use crate::config::Setting;
 use crate::demo::Shown;
 use crate::domain::failure::Failure;
@@ -50,15 +50,14 @@ pub(super) fn text(result: &Result<'_>) -> String {
         Result::Pinned(id, pinned) => backup::pinned(id, *pinned),
         Result::RestorePlan(ready) => backup::restore_plan(ready),
         Result::Restored(restored) => backup::restored(restored),
-        Result::PurgePlan(plan) => cleanup_purge::plan(plan),
-        Result::Purged(purged) => cleanup_purge::purged(purged),
         Result::PromotionPlan(plan, dry) => promote::plan(plan, *dry),
         Result::Judged(plan, verdict, written) => promote::judged(plan, verdict, *written),
         Result::Promoted(promotion) => promote::promoted(promotion),
         Result::PromotionHistory(history) => promote::history(history),
         Result::Models(told) => models::text(told),
-        Result::Cleaned(cleaned) => cleanup::cleaned(cleaned),
-        Result::CleanedByPolicy(all) => cleanup::by_policy(all),
+        Result::Cleanup(it) => cleanup::cleanup(it),
+        Result::PutBack(batch, sum, failures) => cleanup_orphans::put_back(batch, *sum, failures),
+        Result::CleanupByPolicy(all) => cleanup::by_policy(all),
         Result::CleanupBatches(batches) => cleanup::batches(batches),
         Result::CleanupUndone(id, undone) => cleanup::undone(id, undone),
         Result::Settings(settings) => settings_text(settings),

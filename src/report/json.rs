@@ -4,7 +4,7 @@
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{Reporter, Result, backup, cleanup, cleanup_purge, health, init_view, models, promote};
+use super::{Reporter, Result, backup, cleanup, cleanup_orphans, health, init_view, models, promote};
 use crate::TOOL;
 use crate::config::Setting;
 use crate::demo::Shown;
@@ -102,15 +102,14 @@ fn value(result: &Result<'_>) -> Value {
         Result::Pinned(id, pinned) => json!({"id": id, "pinned": pinned}),
         Result::RestorePlan(ready) => backup::restore_plan_value(ready),
         Result::Restored(restored) => backup::restored_value(restored),
-        Result::PurgePlan(plan) => cleanup_purge::plan_value(plan),
-        Result::Purged(purged) => cleanup_purge::purged_value(purged),
         Result::PromotionPlan(plan, _) => promote::plan_value(plan),
         Result::Judged(plan, verdict, written) => promote::judged_value(plan, verdict, *written),
         Result::Promoted(promotion) => promote::promoted_value(promotion),
         Result::PromotionHistory(history) => promote::history_value(history),
         Result::Models(told) => models::value(told),
-        Result::Cleaned(cleaned) => cleanup::cleaned_value(cleaned),
-        Result::CleanedByPolicy(all) => cleanup::by_policy_value(all),
+        Result::Cleanup(it) => cleanup::cleanup_value(it),
+        Result::PutBack(batch, sum, failures) => cleanup_orphans::put_back_value(batch, *sum, failures),
+        Result::CleanupByPolicy(all) => cleanup::by_policy_value(all),
         Result::CleanupBatches(batches) => cleanup::batches_value(batches),
         Result::CleanupUndone(id, undone) => cleanup::undone_value(id, undone),
         Result::Settings(settings) => settings_value(settings),

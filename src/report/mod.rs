@@ -2,6 +2,7 @@
 
 mod backup;
 mod cleanup;
+mod cleanup_orphans;
 mod cleanup_purge;
 mod doctor;
 mod exit;
@@ -23,8 +24,8 @@ use crate::backup::prune;
 use crate::backup::repository::Listed;
 use crate::backup::restore::{Ready, Restored};
 use crate::backup::verify::{Verified, Wanted};
-use crate::cleanup::Cleaned;
-use crate::cleanup::purge::{Plan as PurgePlan, Purged};
+use crate::cleanup::Cleanup;
+use crate::cleanup::orphans::{Sum, Told as Untold};
 use crate::cleanup::undo::{Batched, Undone};
 use crate::config::Setting;
 use crate::demo::Shown;
@@ -114,10 +115,6 @@ pub enum Result<'a> {
     RestorePlan(&'a Ready),
     /// A restore.
     Restored(&'a Restored),
-    /// What a purge would remove.
-    PurgePlan(&'a PurgePlan),
-    /// What a purge removed.
-    Purged(&'a Purged),
     /// The plan of a promotion, and whether it was only asked for.
     PromotionPlan(&'a PromotionPlan, bool),
     /// What the gates say of a version, in a word, and whether that was left with it.
@@ -128,10 +125,12 @@ pub enum Result<'a> {
     PromotionHistory(&'a History),
     /// Something of the model registry.
     Models(Models<'a>),
-    /// What is old: planned, or deleted.
-    Cleaned(&'a Cleaned),
+    /// A clean-up: planned, or done.
+    Cleanup(&'a Cleanup),
     /// The same by each entry of the configuration.
-    CleanedByPolicy(&'a [Cleaned]),
+    CleanupByPolicy(&'a [Cleanup]),
+    /// What came back from quarantine: the batch, how much, what did not.
+    PutBack(&'a str, Sum, &'a Untold),
     /// Batches, and what of them can be put back.
     CleanupBatches(&'a [(Told, Batched)]),
     /// A batch that was put back.

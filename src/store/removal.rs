@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use crate::domain::catalogue::TableDef;
 use crate::domain::cleanup::belongings::{Link, Root, Step, belongings};
+use crate::domain::cleanup::parentless::{Details, details};
+use crate::domain::cleanup::select::KEEP;
 use crate::domain::ddl::{literal, quote, quote_list};
 use crate::domain::failure::Outcome;
 use crate::engine::purge::Selection;
+use crate::store::parentless::{Sweep, sweep};
 
-/// The tag that keeps a run, a logged model or an experiment.
-pub const KEEP: &str = "mlops.keep";
 /// What MLflow leaves in `current_stage` of a deleted model version.
 const DELETED_VERSION: &str = "Deleted_Internal";
 
@@ -326,6 +327,36 @@ impl Statements {
                  FROM model_versions v WHERE coalesce(v.current_stage, '') <> '{DELETED_VERSION}'"
             )
         })
+    }
+
+    /// Those of the ids that there are, deleted or not.
+    pub(super) fn known(&self, root: Root) -> String {
+        let key = root.key();
+        let one_of = self.dialect.one_of(key, root == Root::Experiment);
+        format!("SELECT CAST({key} AS TEXT) FROM {} WHERE {one_of}", root.table())
+    }
+
+    /// Id and address of logged models that have files: active, ready (2: entities/logged_model_status.py), and not only
+    /// registered for what lies elsewhere (`mlflow.create_external_model`). `None`: there are no logged models yet.
+    pub(super) fn ready_models(&self) -> Option<String> {
+        self.has_root(Root::Model).then(|| {
+            "SELECT m.model_id, m.artifact_location FROM logged_models m
+             WHERE m.lifecycle_stage <> 'deleted' AND m.status = 2 AND m.artifact_location <> ''
+               AND NOT EXISTS (SELECT 1 FROM logged_model_tags g WHERE g.model_id = m.model_id
+                               AND g.tag_key = 'mlflow.model.isExternal')"
+                .to_owned()
+        })
+    }
+
+    /// What finds and removes rows without a parent, so many at a time, children before parents.
+    pub(super) fn sweeps(&self, most: usize) -> Outcome<Vec<Sweep>> {
+        let all = details(&self.tables)?;
+        let one = |own: &Details| {
+            let table = self.tables.iter().find(|t| t.name == own.table)?;
+            let columns: Vec<String> = table.columns.iter().map(|c| c.name.clone()).collect();
+            Some(sweep(self.dialect, own, &columns, &all, most))
+        };
+        Ok(all.iter().filter_map(one).collect())
     }
 
     /// Id and address of everything of a kind that has one.

@@ -4,12 +4,16 @@ use std::path::{Path, PathBuf};
 
 use crate::artifact::Cleared;
 use crate::backup::place::Ways;
+use crate::cleanup::owners;
 use crate::domain::address::shown;
 use crate::domain::artifact_address::ArtifactAddress;
 use crate::domain::cleanup::belongings::Root;
 use crate::domain::cleanup::territory::{self, Place};
 use crate::domain::failure::Outcome;
-use crate::store::sqlite::docket::{Docket, Owner};
+use crate::store::sqlite::docket::Docket;
+
+/// Folders that only hold empty ones: what MLflow puts its runs, models and traces in.
+const LEVELS: usize = 1;
 
 /// The place of something's artifacts, if it is its own and nobody else's; `None`: it has none.
 ///
@@ -27,18 +31,8 @@ pub(super) fn own_place(
         Ok(place) => place,
         Err(why) => return Ok(Err(refusal(address, &why))),
     };
-    let whose = |Owner { kind, id }: Owner| format!("the {kind} {id}");
-    if let Some(owner) = docket.within(&place.key, kind, id)? {
-        return Ok(Err(refusal(address, &format!("what belongs to {} lies there", whose(owner)))));
-    }
-    for above in territory::above(&place.key) {
-        // One who says that an experiment's folder is his, or one above it, says it wrongly, and keeps nobody.
-        if docket.holds_experiment(above)? {
-            break;
-        }
-        if let Some(owner) = docket.owner(above, kind, id)? {
-            return Ok(Err(refusal(address, &format!("it lies in the place of {}", whose(owner)))));
-        }
+    if let Some(why) = owners::other(docket, &place.key, kind, id)? {
+        return Ok(Err(refusal(address, &why)));
     }
     Ok(Ok(Some(place)))
 }
@@ -65,7 +59,7 @@ pub(super) fn empty(ways: &Ways, place: &Place, id: &str, experiment: &str) -> R
     }
     let cleared = ways.emptied(&place.address)?.clear().map_err(|failure| failure.message)?;
     if let Some(around) = around(&place.address, id) {
-        ways.emptied(&around)?.tidy().map_err(|failure| failure.message)?;
+        ways.emptied(&around)?.tidy(LEVELS).map_err(|failure| failure.message)?;
     }
     Ok(cleared)
 }
@@ -76,7 +70,7 @@ pub(super) fn empty(ways: &Ways, place: &Place, id: &str, experiment: &str) -> R
 /// As [`empty`].
 pub(super) fn tidy(ways: &Ways, root: Option<&ArtifactAddress>, address: &str) -> Result<(), String> {
     match territory::removable(address, root) {
-        Ok(place) => ways.emptied(&place.address)?.tidy().map_err(|failure| failure.message),
+        Ok(place) => ways.emptied(&place.address)?.tidy(LEVELS).map_err(|failure| failure.message),
         Err(_) => Ok(()),
     }
 }

@@ -6,12 +6,13 @@ use std::time::{Duration, Instant};
 use super::list::List;
 use crate::artifact::files::Met;
 use crate::backup::place::Ways;
+use crate::cleanup::owners;
 use crate::domain::artifact_address::ArtifactAddress;
 use crate::domain::cleanup::belongings::Root;
 use crate::domain::cleanup::territory;
 use crate::domain::failure::{Failure, Outcome};
 use crate::engine::cancel::Cancel;
-use crate::engine::purge::{Counts, Deleted, DeletedExperiment, Named, Purge, Selection, Version};
+use crate::engine::purge::{Counts, Deleted, DeletedExperiment, Named, Purge, Selection};
 use crate::store::sqlite::docket::Docket;
 
 /// What an operator asks for.
@@ -75,13 +76,14 @@ pub fn plan(store: &mut dyn Purge, request: Request, work_dir: &Path) -> Outcome
     let selection = Selection { before: request.before, experiments: chosen(store, &request)? };
     let docket = Docket::new(work_dir)?;
     let mut planning = Planning { store, request: &request, selection, docket, protected: List::default(), undated: 0 };
-    planning.versions()?;
+    let root = request.artifact_root.as_ref();
+    owners::versions(planning.store, &planning.docket, root)?;
     planning.runs()?;
     planning.models(true)?;
     planning.experiments()?;
     planning.models(false)?;
     if request.artifacts {
-        planning.places()?;
+        owners::places(planning.store, &planning.docket, root)?;
     }
     let Planning { selection, docket, protected, undated, .. } = planning;
     let mut remarks = store.remarks();
@@ -137,45 +139,7 @@ fn chosen(store: &mut dyn Purge, request: &Request) -> Outcome<Option<Vec<String
     Ok(Some(ids))
 }
 
-/// Runs and logged models that an address names, by itself or by a folder of it.
-fn named_in(address: &str) -> Vec<(Root, String)> {
-    let mut found = Vec::new();
-    match ArtifactAddress::parse(address) {
-        ArtifactAddress::Run { id, .. } => found.push((Root::Run, id)),
-        ArtifactAddress::LoggedModel(id) => found.push((Root::Model, id)),
-        _ => {}
-    }
-    for part in address.split('/') {
-        if part.len() == 32 && part.bytes().all(|b| b.is_ascii_hexdigit()) {
-            found.push((Root::Run, part.to_owned()));
-        } else if part.starts_with("m-") {
-            found.push((Root::Model, part.to_owned()));
-        }
-    }
-    found
-}
-
 impl Planning<'_> {
-    fn versions(&mut self) -> Outcome<()> {
-        let (docket, request) = (&self.docket, self.request);
-        self.store.versions(&mut |Version { name, run, addresses }| {
-            if let Some(run) = run.filter(|run| !run.is_empty()) {
-                docket.needs(Root::Run, &run, &name)?;
-            }
-            for address in &addresses {
-                for (kind, id) in named_in(address) {
-                    docket.needs(kind, &id, &name)?;
-                }
-                let place = ArtifactAddress::parse(address);
-                if let Some(key) = territory::key(&place, request.artifact_root.as_ref()).filter(|_| request.artifacts)
-                {
-                    docket.place(&key, "model version", &name)?;
-                }
-            }
-            Ok(())
-        })
-    }
-
     fn runs(&mut self) -> Outcome<()> {
         let Planning { store, selection, docket, protected, undated, .. } = self;
         store.runs(selection, &mut |run| {
@@ -239,14 +203,6 @@ impl Planning<'_> {
                 }
                 None => docket.add(Root::Experiment, id, id, it.address.as_deref()),
             }
-        })
-    }
-
-    fn places(&mut self) -> Outcome<()> {
-        let (docket, root) = (&self.docket, self.request.artifact_root.as_ref());
-        self.store.places(&mut |kind, id, address| match territory::key(&ArtifactAddress::parse(address), root) {
-            Some(key) => docket.place(&key, kind.word(), id),
-            None => Ok(()),
         })
     }
 }
@@ -342,26 +298,5 @@ impl Plan {
         }
         self.bytes = Some((bytes, whole));
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_address_names_runs_and_models() {
-        let run = "0123456789abcdef0123456789abcdef";
-        for (address, wanted) in [
-            (format!("runs:/{run}/model"), (Root::Run, run)),
-            (format!("s3://b/1/{run}/artifacts/model"), (Root::Run, run)),
-            (format!("/srv/ml/1/{run}/artifacts"), (Root::Run, run)),
-            ("models:/m-77".to_owned(), (Root::Model, "m-77")),
-            ("mlflow-artifacts:/1/models/m-77/artifacts".to_owned(), (Root::Model, "m-77")),
-        ] {
-            let wanted = (wanted.0, wanted.1.to_owned());
-            assert!(named_in(&address).contains(&wanted), "{address}");
-        }
-        assert!(named_in("dummy-source").is_empty());
     }
 }

@@ -34,6 +34,20 @@ pub enum Kind {
     Experiments,
     /// Runs are.
     Runs,
+    /// What is deleted is removed for good.
+    Purge,
+    /// What lost its other half is put into quarantine, and removed by a later time.
+    Orphans,
+}
+
+/// Which artifacts go with the rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Artifacts {
+    /// All that are their own.
+    All,
+    /// None: rows alone.
+    None,
 }
 
 /// `[cleanup]`.
@@ -53,9 +67,29 @@ pub(crate) fn sound(settings: &CleanupSettings) -> Sound {
             failure: Failure { kind: crate::domain::failure::Kind::Configuration, ..failure },
         };
         let Some(kind) = policy.kind else {
-            return Err(wrong(Failure::usage("what is it about?").hint("kind = \"runs\" or \"experiments\"")));
+            let kinds = "kind = \"runs\", \"experiments\", \"purge\" or \"orphans\"";
+            return Err(wrong(Failure::usage("what is it about?").hint(kinds)));
         };
         policy.rules().map_err(&wrong)?;
+        let bare = Written {
+            kind: Some(kind),
+            older_than: policy.older_than.clone(),
+            artifacts: policy.artifacts,
+            ..Written::default()
+        };
+        let fits = match kind {
+            Kind::Purge => *policy == Written { experiment: policy.experiment.clone(), ..bare },
+            Kind::Orphans => *policy == bare,
+            Kind::Runs | Kind::Experiments => policy.artifacts.is_none(),
+        };
+        if !fits {
+            let what = match kind {
+                Kind::Purge => "a purge is told by `older_than`, `experiment` and `artifacts` alone",
+                Kind::Orphans => "orphans are told by `older_than` and `artifacts` alone",
+                Kind::Runs | Kind::Experiments => "`artifacts` is about purges and orphans: a deletion leaves them",
+            };
+            return Err(wrong(Failure::usage(what).hint("leave the other keys out")));
+        }
         let of_runs = !policy.experiment.is_empty()
             || !policy.status.is_empty()
             || !policy.user.is_empty()
@@ -98,6 +132,8 @@ pub struct Written {
     pub lower: bool,
     /// What is not protected.
     pub include: Vec<Protected>,
+    /// Which artifacts go; of a purge and of orphans only, in a file.
+    pub artifacts: Option<Artifacts>,
 }
 
 /// The rules, understood.

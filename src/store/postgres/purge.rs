@@ -14,7 +14,7 @@ use crate::domain::cleanup::belongings::{Root, Step};
 use crate::domain::failure::{Failure, Outcome};
 use crate::domain::identity::{self, Identity};
 use crate::engine::cancel::Cancel;
-use crate::engine::purge::{Counts, Deleted, DeletedExperiment, Named, Purge, Removed, Selection, Version};
+use crate::engine::purge::{Counts, Deleted, DeletedExperiment, Keep, Named, Purge, Removed, Selection, Version};
 use crate::store::removal::{Dialect, Statements};
 
 /// How often a batch is tried that a lock of others kept from going.
@@ -23,6 +23,8 @@ const TRIES: u32 = 3;
 const ROWS: u64 = 150_000;
 /// Roots in one transaction.
 const MOST: usize = 1_000;
+/// Rows without a parent in one transaction.
+const CHUNK: usize = 20_000;
 /// Others' transactions are waited for so long, and no longer: whoever waits behind this one waits as well.
 const LOCK_TIMEOUT: &str = "10s";
 
@@ -288,5 +290,53 @@ impl Purge for PgPurge {
             }
         }
         Ok(removed)
+    }
+
+    fn known(&mut self, root: Root, ids: &[String]) -> Outcome<Vec<String>> {
+        let statement = self.prepare(&self.statements.known(root)).map_err(|e| failed(&e))?;
+        let rows = self.client.query(&statement, &[&ids]).map_err(|e| failed(&e))?;
+        rows.iter().map(|row| row.try_get(0)).collect::<Result<_, Error>>().map_err(|e| failed(&e))
+    }
+
+    fn ready_models(&mut self, each: &mut dyn FnMut(&str, &str) -> Outcome<()>) -> Outcome<()> {
+        let Some(sql) = self.statements.ready_models() else { return Ok(()) };
+        self.each(&sql, &mut |row| {
+            let (id, address) = (row.try_get(0), row.try_get(1));
+            each(id.map_err(|e| failed(&e))?, address.map_err(|e| failed(&e))?)
+        })
+    }
+
+    fn parentless(&mut self) -> Outcome<Counts> {
+        let mut counts = Counts::new();
+        for sweep in self.statements.sweeps(CHUNK)? {
+            let row = self.client.query_one(&sweep.count, &[]).map_err(|e| failed(&e))?;
+            let rows: i64 = row.try_get(0).map_err(|e| failed(&e))?;
+            if rows > 0 {
+                counts.insert(sweep.table, rows.unsigned_abs());
+            }
+        }
+        Ok(counts)
+    }
+
+    fn remove_parentless(&mut self, keep: &mut Keep<'_>, cancel: &Cancel) -> Outcome<Counts> {
+        let mut counts = Counts::new();
+        for sweep in self.statements.sweeps(CHUNK)? {
+            loop {
+                cancel.check()?;
+                let mut transaction = self.client.transaction().map_err(|e| failed(&e))?;
+                let limit = format!("SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'");
+                transaction.batch_execute(&limit).map_err(|e| failed(&e))?;
+                let rows = transaction.query(&sweep.remove, &[]).map_err(|e| failed(&e))?;
+                let gone: Vec<String> =
+                    rows.iter().map(|row| row.try_get(0)).collect::<Result<_, Error>>().map_err(|e| failed(&e))?;
+                if gone.is_empty() {
+                    break;
+                }
+                keep(&sweep.table, &gone)?;
+                transaction.commit().map_err(|e| failed(&e))?;
+                *counts.entry(sweep.table.clone()).or_default() += gone.len() as u64;
+            }
+        }
+        Ok(counts)
     }
 }

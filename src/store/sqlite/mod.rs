@@ -16,6 +16,7 @@ pub mod rules;
 pub mod sink;
 pub mod snapshot;
 pub mod source;
+pub mod survey;
 pub mod users;
 
 use std::fmt::Write as _;

@@ -17,7 +17,8 @@ use crate::domain::ddl::quote;
 use crate::domain::failure::{Failure, Outcome};
 use crate::domain::identity::{self, Identity};
 use crate::engine::cancel::Cancel;
-use crate::engine::purge::{Counts, Deleted, DeletedExperiment, Named, Purge, Removed, Selection, Version};
+use crate::engine::purge::{Counts, Deleted, DeletedExperiment, Keep, Named, Purge, Removed, Selection, Version};
+use crate::store::parentless::Sweep;
 use crate::store::removal::{Dialect, Statements};
 
 /// How long this one waits for the lock. Others come first, but not for ever.
@@ -30,6 +31,8 @@ const ROWS: (u64, u64) = (5_000, 200_000);
 const ALONE: Duration = Duration::from_millis(500);
 /// The same where somebody writes.
 const BESIDE: Duration = Duration::from_millis(150);
+/// Rows without a parent in one transaction.
+const CHUNK: usize = 2_000;
 /// Roots in one transaction.
 const MOST: usize = 1_000;
 /// SQLite's own waiting looks at the lock at least every 100 ms (os `sqliteDefaultBusyCallback`): in so long a pause
@@ -130,6 +133,22 @@ impl SqlitePurge {
     }
 
     /// One transaction.
+    /// Removes those of the rows that are still without a parent, when `keep` has them.
+    fn sweep(&mut self, sweep: &Sweep, rows: &[i64], keep: &mut Keep<'_>) -> Outcome<u64> {
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate);
+        let transaction = transaction.of_target(&self.path)?;
+        let rows = serde_json::Value::from(rows).to_string();
+        let remove = || -> rusqlite::Result<Vec<String>> {
+            transaction.prepare_cached(&sweep.remove)?.query_map([rows], |row| row.get(0))?.collect()
+        };
+        let gone = remove().of_target(&self.path)?;
+        if !gone.is_empty() {
+            keep(&sweep.table, &gone)?;
+        }
+        transaction.commit().of_target(&self.path)?;
+        Ok(gone.len() as u64)
+    }
+
     fn transaction(&mut self, plan: &Plan, ids: &[String]) -> rusqlite::Result<(Removed, Duration)> {
         let mut removed = Removed::default();
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -463,5 +482,56 @@ impl Purge for SqlitePurge {
             }
         }
         Ok(removed)
+    }
+
+    fn known(&mut self, root: Root, ids: &[String]) -> Outcome<Vec<String>> {
+        let look = || -> rusqlite::Result<Vec<String>> {
+            let mut statement = self.connection.prepare_cached(&self.statements.known(root))?;
+            statement.query_map([list(ids)], |row| row.get(0))?.collect()
+        };
+        look().of_target(&self.path)
+    }
+
+    fn ready_models(&mut self, each: &mut dyn FnMut(&str, &str) -> Outcome<()>) -> Outcome<()> {
+        let Some(sql) = self.statements.ready_models() else { return Ok(()) };
+        self.each(&sql, &mut |row| {
+            let pair = || -> rusqlite::Result<(String, String)> { Ok((row.get(0)?, row.get(1)?)) };
+            let (id, address) = pair().of_target(&self.path)?;
+            each(&id, &address)
+        })
+    }
+
+    fn parentless(&mut self) -> Outcome<Counts> {
+        let mut counts = Counts::new();
+        for sweep in self.statements.sweeps(CHUNK)? {
+            let rows: i64 = self.connection.query_row(&sweep.count, [], |row| row.get(0)).of_target(&self.path)?;
+            if rows > 0 {
+                counts.insert(sweep.table, rows.unsigned_abs());
+            }
+        }
+        Ok(counts)
+    }
+
+    fn remove_parentless(&mut self, keep: &mut Keep<'_>, cancel: &Cancel) -> Outcome<Counts> {
+        let mut counts = Counts::new();
+        for sweep in self.statements.sweeps(CHUNK)? {
+            let mut after = i64::MIN;
+            loop {
+                cancel.check()?;
+                let find = || -> rusqlite::Result<Vec<i64>> {
+                    self.connection.prepare_cached(&sweep.find)?.query_map([after], |row| row.get(0))?.collect()
+                };
+                let found = find().of_target(&self.path)?;
+                let Some(last) = found.last() else { break };
+                after = *last;
+                let begun = Instant::now();
+                let gone = self.sweep(&sweep, &found, keep)?;
+                if gone > 0 {
+                    *counts.entry(sweep.table.clone()).or_default() += gone;
+                }
+                self.give_way(begun.elapsed())?;
+            }
+        }
+        Ok(counts)
     }
 }

@@ -1,0 +1,221 @@
+//! Orphans, for people and for documents.
+
+use serde_json::{Value, json};
+
+use super::human::{BAD, BOLD, CARE, GOOD, painted};
+use super::json::time;
+use super::table::{bytes, grouped, seconds, table};
+use crate::cleanup::orphans::{Plan, Sum, Swept, Told};
+use crate::domain::address::shown;
+use crate::domain::cleanup::unit::QUARANTINE;
+use crate::engine::purge::Counts;
+use crate::store::sqlite::survey::Found;
+
+/// What is listed on the terminal; all that is known stands in the document.
+const LISTED: usize = 20;
+
+fn at(milliseconds: i64) -> Option<String> {
+    jiff::Timestamp::from_millisecond(milliseconds).ok().map(time)
+}
+
+fn counted(count: u64, one: &str) -> String {
+    format!("{} {one}{}", grouped(count), if count == 1 { "" } else { "s" })
+}
+
+fn sum(sum: Sum) -> String {
+    format!("{} with {}, {}", counted(sum.places, "place"), counted(sum.files, "file"), bytes(sum.bytes))
+}
+
+fn list(head: &str, told: &Told) -> String {
+    if told.total == 0 {
+        return String::new();
+    }
+    let mut out = format!("\n{head}\n");
+    for (path, why) in told.named.iter().take(LISTED) {
+        let why = if why.is_empty() { String::new() } else { format!(": {why}") };
+        out.push_str(&format!("  {path}{why}\n"));
+    }
+    let more = told.total.saturating_sub(LISTED as u64);
+    if more > 0 {
+        out.push_str(&format!("  and {} more: --output json\n", grouped(more)));
+    }
+    out
+}
+
+fn rows(counts: &Counts) -> String {
+    let lines: Vec<Vec<String>> = counts.iter().map(|(table, rows)| vec![table.clone(), grouped(*rows)]).collect();
+    if lines.is_empty() { String::new() } else { table(&["table", "rows"], lines, &[1]) }
+}
+
+fn head(plan: &Plan) -> String {
+    let mut out = format!("  database    {}\n              {}\n", plan.database, plan.revision);
+    match &plan.request.root {
+        Some(root) => out.push_str(&format!("  artifacts   {root}\n")),
+        None => out.push_str("  artifacts   not looked at\n"),
+    }
+    out
+}
+
+fn lost(plan: &Plan) -> String {
+    let mut out = list(
+        &painted(CARE, &format!("Without files ({}); nothing is done about them:", grouped(plan.gone.total))),
+        &plan.gone,
+    );
+    out.push_str(&list(
+        &painted(
+            CARE,
+            &format!("Of no shape that MLflow makes ({}), left alone:", counted(plan.strangers.total, "file")),
+        ),
+        &plan.strangers,
+    ));
+    out.push_str(&list(&painted(BAD, &format!("Could not be read ({}):", grouped(plan.unread.total))), &plan.unread));
+    if plan.elsewhere > 0 {
+        let s = if plan.elsewhere == 1 { "lies" } else { "lie" };
+        let versions = counted(plan.elsewhere, "model version or logged model");
+        out.push_str(&format!("\n{versions} {s} outside of this root and were not looked at.\n"));
+    }
+    out
+}
+
+/// The text of a plan.
+pub(super) fn plan(plan: &Plan) -> String {
+    let mut out = format!("{}\n{}", painted(BOLD, "Plan, nothing was changed"), head(plan));
+    if plan.request.root.is_some() {
+        out.push_str(&format!("  with a row  {}\n", sum(plan.known)));
+        out.push_str(&format!("  without     {}\n", sum(plan.all_orphans())));
+        if plan.young.places > 0 {
+            out.push_str(&format!("  too young   {}\n", sum(plan.young)));
+        }
+    }
+    if !plan.first.is_empty() {
+        let line = |found: &Found| {
+            let newest = at(found.newest).unwrap_or_default();
+            vec![found.path.clone(), grouped(found.files), bytes(found.bytes), newest]
+        };
+        let lines = plan.first.iter().take(LISTED).map(line).collect();
+        out.push_str(&format!("\n{}\n", painted(BOLD, "No row refers to these; they would go into quarantine:")));
+        out.push_str(&table(&["place", "files", "bytes", "newest file"], lines, &[1, 2]));
+        let more = plan.all_orphans().places.saturating_sub(LISTED as u64);
+        if more > 0 {
+            out.push_str(&format!("  and {} more: --output json\n", grouped(more)));
+        }
+    }
+    if !plan.quarantine.is_empty() {
+        out.push_str(&format!("\n{}\n", painted(BOLD, &format!("In quarantine ({QUARANTINE}):"))));
+        for batch in &plan.quarantine {
+            let what = if batch.due { "would be removed" } else { "stays: it is too young" };
+            out.push_str(&format!("  {}  {}; {what}\n", batch.id, sum(batch.sum)));
+        }
+    }
+    if !plan.rows.is_empty() {
+        out.push_str(&format!("\n{}\n", painted(BOLD, "Rows of what is not there any more; they would be removed:")));
+        out.push_str(&rows(&plan.rows));
+    }
+    out.push_str(&lost(plan));
+    out.push_str(match (&plan.refused, plan.is_empty()) {
+        (Some(_), _) => "\nNothing may be done as it stands.\n",
+        (None, true) => "\nNothing is to be done.\n",
+        (None, false) => "\nNothing was done: --yes does it.\n",
+    });
+    out
+}
+
+/// The text of what was done.
+pub(super) fn swept(it: &Swept) -> String {
+    let word = if it.failures.total == 0 { painted(GOOD, "Done") } else { painted(BAD, "Done in part") };
+    let mut out = format!("{word} in {}\n{}", seconds(it.took), head(&it.plan));
+    if it.plan.request.root.is_some() {
+        out.push_str(&format!("  quarantine  {}", sum(it.aside)));
+        out.push_str(&if it.aside.places > 0 {
+            format!(", as batch {}; back: `mlops cleanup orphans --put-back {}`\n", it.batch, it.batch)
+        } else {
+            "\n".to_owned()
+        });
+        if it.back.places > 0 {
+            out.push_str(&format!("  put back    {}: there is a row for them\n", sum(it.back)));
+        }
+        out.push_str(&format!("  removed     {}\n", sum(it.removed)));
+    }
+    if !it.rows.is_empty() {
+        let total: u64 = it.rows.values().sum();
+        let file = it.rows_file.as_deref().map(shown).unwrap_or_default();
+        out.push_str(&format!("  rows        {} removed, kept in {file}\n\n{}", grouped(total), rows(&it.rows)));
+    }
+    out.push_str(&lost(&it.plan));
+    let head = format!("{} could not be done; the next run tries again:", grouped(it.failures.total));
+    out.push_str(&list(&painted(BAD, &head), &it.failures));
+    out
+}
+
+/// The text of a batch that came back.
+pub(super) fn put_back(batch: &str, back: Sum, failures: &Told) -> String {
+    let word = if failures.total == 0 { painted(GOOD, "Put back") } else { painted(BAD, "Put back in part") };
+    let mut out = format!("{word}: {} of batch {batch}\n", sum(back));
+    out.push_str(&list(&painted(BAD, &format!("{} stay in quarantine:", grouped(failures.total))), failures));
+    out
+}
+
+fn sum_value(sum: Sum) -> Value {
+    json!({"places": sum.places, "files": sum.files, "bytes": sum.bytes})
+}
+
+fn told_value(told: &Told) -> Value {
+    let named: Vec<Value> = told.named.iter().map(|(path, why)| json!({"path": path, "why": why})).collect();
+    json!({"total": told.total, "named": named})
+}
+
+/// The document of a plan.
+pub(super) fn plan_value(plan: &Plan) -> Value {
+    let place = |found: &Found| {
+        json!({"kind": found.kind.word(), "id": found.id, "path": found.path, "files": found.files, "bytes": found.bytes,
+               "newest": at(found.newest)})
+    };
+    let gone: Vec<Value> = plan.gone.named.iter().map(|(what, place)| json!({"what": what, "place": place})).collect();
+    let batch = |batch: &crate::cleanup::orphans::Batch| {
+        let mut value = json!({"batch": batch.id, "due": batch.due});
+        super::json::merge(&mut value, sum_value(batch.sum));
+        value
+    };
+    json!({
+        "done": false,
+        "database": plan.database,
+        "revision": plan.revision,
+        "artifact_root": plan.request.root.as_ref().map(ToString::to_string),
+        "with_row": sum_value(plan.known),
+        "orphans": sum_value(plan.all_orphans()),
+        "places": plan.first.iter().map(place).collect::<Vec<_>>(),
+        "too_young": sum_value(plan.young),
+        "quarantine": plan.quarantine.iter().map(batch).collect::<Vec<_>>(),
+        "without_files": {"total": plan.gone.total, "named": gone},
+        "outside_root": plan.elsewhere,
+        "other_files": told_value(&plan.strangers),
+        "unreadable": told_value(&plan.unread),
+        "rows": plan.rows,
+        "refused": plan.refused.as_ref().map(|failure| failure.message.clone()),
+    })
+}
+
+/// The document of what was done.
+pub(super) fn swept_value(it: &Swept) -> Value {
+    let mut value = plan_value(&it.plan);
+    super::json::merge(
+        &mut value,
+        json!({
+            "done": true,
+            "batch": it.batch,
+            "quarantined": sum_value(it.aside),
+            "put_back": sum_value(it.back),
+            "removed": sum_value(it.removed),
+            "rows": it.rows,
+            "rows_file": it.rows_file.as_deref().map(shown),
+            "failures": told_value(&it.failures),
+            "milliseconds": it.took.as_millis() as u64,
+        }),
+    );
+    value
+}
+
+/// The document of a batch that came back.
+pub(super) fn put_back_value(batch: &str, back: Sum, failures: &Told) -> Value {
+    json!({"batch": batch, "put_back": sum_value(back), "failures": told_value(failures)})
+}
