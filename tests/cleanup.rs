@@ -246,6 +246,47 @@ fn policies_of_the_file_are_done_in_their_order_and_put_back_one_by_one() {
     assert_eq!(stack.state(), before);
 }
 
+/// One line of cron: what is old is deleted, what is deleted goes for good, and what lost its row into quarantine.
+#[test]
+fn a_policy_deletes_purges_and_sweeps_in_its_order() {
+    let place = folder();
+    let home = place.path();
+    let server = filled("3.4.0", &sqlite(home), home, "5");
+    let stack = Stack { server: &server, home };
+    let (config, root) = (home.join("config.toml"), home.join("artifacts"));
+    let orphan = format!("1/{}/artifacts/x", "0123456789abcdef".repeat(2));
+    crate::backups::aged(&root.join(&orphan), b"nobody's");
+    fs::write(
+        &config,
+        format!(
+            "backend_store_uri = \"{}\"\nartifact_root = \"{}\"\n\
+             [[cleanup.policy]]\nkind = \"runs\"\nolder_than = \"30d\"\nstatus = [\"FAILED\"]\n\
+             [[cleanup.policy]]\nkind = \"purge\"\nolder_than = \"0s\"\n\
+             [[cleanup.policy]]\nkind = \"orphans\"\nolder_than = \"24h\"\n",
+            sqlite(home),
+            root.display()
+        ),
+    )
+    .unwrap();
+    let config = config.to_str().unwrap();
+    let before = stack.state();
+    for id in lives(&before, "runs", "active").iter().take(3) {
+        crate::backups::aged(&root.join(format!("1/{id}/artifacts/x")), b"of a run");
+    }
+    let plan = stack.run(&["policy", "--config", config]).expect(0).json()["result"]["policies"].clone();
+    assert_eq!(
+        (plan.as_array().unwrap().len(), &plan[1]["removed"], &plan[2]["done"]),
+        (3, &json!(false), &json!(false))
+    );
+    assert_eq!(stack.state(), before, "dry without --yes");
+    let done = stack.run(&["policy", "--config", config, "--yes"]).expect(0).json()["result"]["policies"].clone();
+    assert!(done[0]["batch"].is_string() && done[0]["deleted"].as_array().is_some_and(|d| !d.is_empty()), "{done:#}");
+    assert!(done[1]["runs"].as_u64().unwrap() >= done[0]["deleted"].as_array().unwrap().len() as u64, "{done:#}");
+    assert_eq!(done[2]["quarantined"]["places"], 1, "{done:#}");
+    assert!(!root.join(&orphan).exists());
+    server.exercise();
+}
+
 #[test]
 fn what_makes_no_sense_is_refused_before_anything_is_asked() {
     let place = folder();

@@ -260,6 +260,19 @@ mod tests {
                 "",
             ),
             (
+                "[[cleanup.policy]]\nkind = \"purge\"\nolder_than = \"1d\"\nname = [\"x\"]\n",
+                1,
+                "a purge is told by",
+                "",
+            ),
+            (
+                "[[cleanup.policy]]\nkind = \"orphans\"\nolder_than = \"1d\"\nexperiment = [\"x\"]\n",
+                1,
+                "orphans are",
+                "",
+            ),
+            ("[[cleanup.policy]]\nkind = \"runs\"\nolder_than = \"1d\"\nartifacts = \"none\"\n", 1, "`artifacts`", ""),
+            (
                 "[[cleanup.policy]]\nkind = \"runs\"\nolder_then = \"1d\"\n",
                 3,
                 "unknown key `older_then`",
