@@ -55,7 +55,7 @@ complete -c mlops -n "__fish_mlops_needs_command" -f -a "db" -d 'Look at a backe
 complete -c mlops -n "__fish_mlops_needs_command" -f -a "health" -d 'Look at the whole stack at once, and end with the exit code that a monitor understands'
 complete -c mlops -n "__fish_mlops_needs_command" -f -a "backup" -d 'Back up the database and the artifacts that it refers to, as one unit, while the stack is in use'
 complete -c mlops -n "__fish_mlops_needs_command" -f -a "restore" -d 'Make a stack of a backup: its artifacts below a root, its database in SQLite or PostgreSQL'
-complete -c mlops -n "__fish_mlops_needs_command" -f -a "cleanup" -d 'Delete old experiments and runs by policy, and put them back'
+complete -c mlops -n "__fish_mlops_needs_command" -f -a "cleanup" -d 'Delete old experiments and runs by policy, put them back, remove what is deleted for good'
 complete -c mlops -n "__fish_mlops_needs_command" -f -a "promote" -d 'Put a model\'s challenger into production, if every gate lets it through'
 complete -c mlops -n "__fish_mlops_needs_command" -f -a "rollback" -d 'Put the former champion back into production'
 complete -c mlops -n "__fish_mlops_needs_command" -f -a "models" -d 'Look at the model registry, register models, export what is in production, tell who was champion when'
@@ -696,36 +696,38 @@ complete -c mlops -n "__fish_mlops_using_subcommand restore" -s v -l verbose -d 
 complete -c mlops -n "__fish_mlops_using_subcommand restore" -l yes -d 'Agree to what would be asked'
 complete -c mlops -n "__fish_mlops_using_subcommand restore" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
 complete -c mlops -n "__fish_mlops_using_subcommand restore" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and not __fish_seen_subcommand_from experiments runs policy undo help" -l config -d 'Configuration file [default: MLOPS_CONFIG, ~/.config/mlops/config.toml, /etc/mlops/config.toml]' -r -F
-complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and not __fish_seen_subcommand_from experiments runs policy undo help" -l profile -d 'Profile in the configuration file whose values beat the file\'s own [default: MLOPS_PROFILE]' -r
-complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and not __fish_seen_subcommand_from experiments runs policy undo help" -l tracking-uri -d 'Tracking server [default: MLOPS_TRACKING_URI, MLFLOW_TRACKING_URI]' -r
-complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and not __fish_seen_subcommand_from experiments runs policy undo help" -l backend-store-uri -d 'Backend database of MLflow\'s: a SQLite file or a postgresql:// address [default: MLOPS_BACKEND_STORE_URI, MLFLOW_BACKEND_STORE_URI]' -r
-complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and not __fish_seen_subcommand_from experiments runs policy undo help" -l artifact-root -d 'Where the server\'s artifacts are: a folder or s3://bucket/path [default: MLOPS_ARTIFACT_ROOT, MLFLOW_ARTIFACTS_DESTINATION, MLFLOW_DEFAULT_ARTIFACT_ROOT]' -r
-complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and not __fish_seen_subcommand_from experiments runs policy undo help" -l output -d 'Form of the result [default: table]' -r -f -a "table\t'For people'
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and not __fish_seen_subcommand_from experiments runs policy undo purge orphans help" -l config -d 'Configuration file [default: MLOPS_CONFIG, ~/.config/mlops/config.toml, /etc/mlops/config.toml]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and not __fish_seen_subcommand_from experiments runs policy undo purge orphans help" -l profile -d 'Profile in the configuration file whose values beat the file\'s own [default: MLOPS_PROFILE]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and not __fish_seen_subcommand_from experiments runs policy undo purge orphans help" -l tracking-uri -d 'Tracking server [default: MLOPS_TRACKING_URI, MLFLOW_TRACKING_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and not __fish_seen_subcommand_from experiments runs policy undo purge orphans help" -l backend-store-uri -d 'Backend database of MLflow\'s: a SQLite file or a postgresql:// address [default: MLOPS_BACKEND_STORE_URI, MLFLOW_BACKEND_STORE_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and not __fish_seen_subcommand_from experiments runs policy undo purge orphans help" -l artifact-root -d 'Where the server\'s artifacts are: a folder or s3://bucket/path [default: MLOPS_ARTIFACT_ROOT, MLFLOW_ARTIFACTS_DESTINATION, MLFLOW_DEFAULT_ARTIFACT_ROOT]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and not __fish_seen_subcommand_from experiments runs policy undo purge orphans help" -l output -d 'Form of the result [default: table]' -r -f -a "table\t'For people'
 json\t'One document'
 nagios\t'A monitoring plugin\'s status line and performance data (health only)'
 prometheus\t'Prometheus\' text format (health only)'
 markdown\t'For a ticket or a chat (health only)'"
-complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and not __fish_seen_subcommand_from experiments runs policy undo help" -l color -d 'Colours on the terminal [default: auto; NO_COLOR is honoured]' -r -f -a "auto\t''
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and not __fish_seen_subcommand_from experiments runs policy undo purge orphans help" -l color -d 'Colours on the terminal [default: auto; NO_COLOR is honoured]' -r -f -a "auto\t''
 always\t''
 never\t''"
-complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and not __fish_seen_subcommand_from experiments runs policy undo help" -l progress -d 'Progress on stderr: bars on a terminal, else a line every few seconds [default: auto]' -r -f -a "auto\t''
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and not __fish_seen_subcommand_from experiments runs policy undo purge orphans help" -l progress -d 'Progress on stderr: bars on a terminal, else a line every few seconds [default: auto]' -r -f -a "auto\t''
 plain\t''
 json\t''
 none\t''"
-complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and not __fish_seen_subcommand_from experiments runs policy undo help" -l work-dir -d 'Folder for private copies of SQLite files [default: TMPDIR or /tmp]' -r -F
-complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and not __fish_seen_subcommand_from experiments runs policy undo help" -l state-dir -d 'Folder for what is remembered between runs [default: /var/lib/mlops for root, else ~/.local/state/mlops]' -r -F
-complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and not __fish_seen_subcommand_from experiments runs policy undo help" -l jobs -d 'Threads and connections that work at once [default: the number of processors]' -r
-complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and not __fish_seen_subcommand_from experiments runs policy undo help" -s q -l quiet -d 'Say nothing on stderr but errors'
-complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and not __fish_seen_subcommand_from experiments runs policy undo help" -s v -l verbose -d 'Log to stderr what is done; twice: every statement'
-complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and not __fish_seen_subcommand_from experiments runs policy undo help" -l yes -d 'Agree to what would be asked'
-complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and not __fish_seen_subcommand_from experiments runs policy undo help" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
-complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and not __fish_seen_subcommand_from experiments runs policy undo help" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and not __fish_seen_subcommand_from experiments runs policy undo help" -f -a "experiments" -d 'Soft-delete experiments whose last activity is long ago'
-complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and not __fish_seen_subcommand_from experiments runs policy undo help" -f -a "runs" -d 'Soft-delete runs whose last activity is long ago'
-complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and not __fish_seen_subcommand_from experiments runs policy undo help" -f -a "policy" -d 'Do what [[cleanup.policy]] of the configuration says, entry after entry: the line for cron'
-complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and not __fish_seen_subcommand_from experiments runs policy undo help" -f -a "undo" -d 'Put back exactly what a batch deleted; without an id, list the batches'
-complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and not __fish_seen_subcommand_from experiments runs policy undo help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and not __fish_seen_subcommand_from experiments runs policy undo purge orphans help" -l work-dir -d 'Folder for private copies of SQLite files [default: TMPDIR or /tmp]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and not __fish_seen_subcommand_from experiments runs policy undo purge orphans help" -l state-dir -d 'Folder for what is remembered between runs [default: /var/lib/mlops for root, else ~/.local/state/mlops]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and not __fish_seen_subcommand_from experiments runs policy undo purge orphans help" -l jobs -d 'Threads and connections that work at once [default: the number of processors]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and not __fish_seen_subcommand_from experiments runs policy undo purge orphans help" -s q -l quiet -d 'Say nothing on stderr but errors'
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and not __fish_seen_subcommand_from experiments runs policy undo purge orphans help" -s v -l verbose -d 'Log to stderr what is done; twice: every statement'
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and not __fish_seen_subcommand_from experiments runs policy undo purge orphans help" -l yes -d 'Agree to what would be asked'
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and not __fish_seen_subcommand_from experiments runs policy undo purge orphans help" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and not __fish_seen_subcommand_from experiments runs policy undo purge orphans help" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and not __fish_seen_subcommand_from experiments runs policy undo purge orphans help" -f -a "experiments" -d 'Soft-delete experiments whose last activity is long ago'
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and not __fish_seen_subcommand_from experiments runs policy undo purge orphans help" -f -a "runs" -d 'Soft-delete runs whose last activity is long ago'
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and not __fish_seen_subcommand_from experiments runs policy undo purge orphans help" -f -a "policy" -d 'Do what [[cleanup.policy]] of the configuration says, entry after entry: the line for cron'
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and not __fish_seen_subcommand_from experiments runs policy undo purge orphans help" -f -a "undo" -d 'Put back exactly what a batch deleted; without an id, list the batches'
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and not __fish_seen_subcommand_from experiments runs policy undo purge orphans help" -f -a "purge" -d 'Remove deleted runs, logged models and experiments for good: artifacts, then rows'
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and not __fish_seen_subcommand_from experiments runs policy undo purge orphans help" -f -a "orphans" -d 'Find what lost its other half: artifacts without a row, rows without artifacts, rows without a parent'
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and not __fish_seen_subcommand_from experiments runs policy undo purge orphans help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from experiments" -l name -d 'Only experiments with names like this; may be given more than once' -r
 complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from experiments" -l older-than -d 'The time since the last activity: 90d, 12h' -r
 complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from experiments" -l exclude -d 'Keep names like this; may be given more than once' -r
@@ -858,10 +860,77 @@ complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_sub
 complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from undo" -l yes -d 'Agree to what would be asked'
 complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from undo" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
 complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from undo" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from purge" -l older-than -d 'Deleted so long ago or longer: 30d, 12h' -r
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from purge" -l experiment -d 'Only in this experiment, by name or id; may be given more than once' -r
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from purge" -l name -d 'Only the deleted experiment of that name, however lately it was deleted: its name is free after that' -r
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from purge" -l artifacts -d 'Whether artifacts go as well; `none`: rows alone, and the files stay for ever' -r -f -a "all\t''
+none\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from purge" -l backup-first -d 'Before anything goes, write an archive of just the rows that go; `mlops migrate import` brings them back into an empty database. Artifacts are not in it' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from purge" -l ping -d 'Tell a dead man\'s switch that this ran, and how it went: URL/start, then URL or URL/fail (healthchecks.io)' -r
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from purge" -l notify -d 'Post a message to a Slack-compatible webhook unless it went well' -r
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from purge" -l config -d 'Configuration file [default: MLOPS_CONFIG, ~/.config/mlops/config.toml, /etc/mlops/config.toml]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from purge" -l profile -d 'Profile in the configuration file whose values beat the file\'s own [default: MLOPS_PROFILE]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from purge" -l tracking-uri -d 'Tracking server [default: MLOPS_TRACKING_URI, MLFLOW_TRACKING_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from purge" -l backend-store-uri -d 'Backend database of MLflow\'s: a SQLite file or a postgresql:// address [default: MLOPS_BACKEND_STORE_URI, MLFLOW_BACKEND_STORE_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from purge" -l artifact-root -d 'Where the server\'s artifacts are: a folder or s3://bucket/path [default: MLOPS_ARTIFACT_ROOT, MLFLOW_ARTIFACTS_DESTINATION, MLFLOW_DEFAULT_ARTIFACT_ROOT]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from purge" -l output -d 'Form of the result [default: table]' -r -f -a "table\t'For people'
+json\t'One document'
+nagios\t'A monitoring plugin\'s status line and performance data (health only)'
+prometheus\t'Prometheus\' text format (health only)'
+markdown\t'For a ticket or a chat (health only)'"
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from purge" -l color -d 'Colours on the terminal [default: auto; NO_COLOR is honoured]' -r -f -a "auto\t''
+always\t''
+never\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from purge" -l progress -d 'Progress on stderr: bars on a terminal, else a line every few seconds [default: auto]' -r -f -a "auto\t''
+plain\t''
+json\t''
+none\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from purge" -l work-dir -d 'Folder for private copies of SQLite files [default: TMPDIR or /tmp]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from purge" -l state-dir -d 'Folder for what is remembered between runs [default: /var/lib/mlops for root, else ~/.local/state/mlops]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from purge" -l jobs -d 'Threads and connections that work at once [default: the number of processors]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from purge" -s q -l quiet -d 'Say nothing on stderr but errors'
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from purge" -s v -l verbose -d 'Log to stderr what is done; twice: every statement'
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from purge" -l yes -d 'Agree to what would be asked'
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from purge" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from purge" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from orphans" -l min-age -d 'What was written later than that ago is left alone' -r
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from orphans" -l artifacts -d 'Whether artifacts are looked at; `none`: rows alone' -r -f -a "all\t''
+none\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from orphans" -l put-back -d 'Move everything of that batch back to where it was, and do nothing else; no later run takes it for an orphan' -r
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from orphans" -l ping -d 'Tell a dead man\'s switch that this ran, and how it went: URL/start, then URL or URL/fail (healthchecks.io)' -r
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from orphans" -l notify -d 'Post a message to a Slack-compatible webhook unless it went well' -r
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from orphans" -l config -d 'Configuration file [default: MLOPS_CONFIG, ~/.config/mlops/config.toml, /etc/mlops/config.toml]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from orphans" -l profile -d 'Profile in the configuration file whose values beat the file\'s own [default: MLOPS_PROFILE]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from orphans" -l tracking-uri -d 'Tracking server [default: MLOPS_TRACKING_URI, MLFLOW_TRACKING_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from orphans" -l backend-store-uri -d 'Backend database of MLflow\'s: a SQLite file or a postgresql:// address [default: MLOPS_BACKEND_STORE_URI, MLFLOW_BACKEND_STORE_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from orphans" -l artifact-root -d 'Where the server\'s artifacts are: a folder or s3://bucket/path [default: MLOPS_ARTIFACT_ROOT, MLFLOW_ARTIFACTS_DESTINATION, MLFLOW_DEFAULT_ARTIFACT_ROOT]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from orphans" -l output -d 'Form of the result [default: table]' -r -f -a "table\t'For people'
+json\t'One document'
+nagios\t'A monitoring plugin\'s status line and performance data (health only)'
+prometheus\t'Prometheus\' text format (health only)'
+markdown\t'For a ticket or a chat (health only)'"
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from orphans" -l color -d 'Colours on the terminal [default: auto; NO_COLOR is honoured]' -r -f -a "auto\t''
+always\t''
+never\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from orphans" -l progress -d 'Progress on stderr: bars on a terminal, else a line every few seconds [default: auto]' -r -f -a "auto\t''
+plain\t''
+json\t''
+none\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from orphans" -l work-dir -d 'Folder for private copies of SQLite files [default: TMPDIR or /tmp]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from orphans" -l state-dir -d 'Folder for what is remembered between runs [default: /var/lib/mlops for root, else ~/.local/state/mlops]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from orphans" -l jobs -d 'Threads and connections that work at once [default: the number of processors]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from orphans" -l sole-owner -d 'No other database has artifacts below that root: look at folders of experiments that this one does not know as well, and go on although more than a tenth of what is there has no row'
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from orphans" -s q -l quiet -d 'Say nothing on stderr but errors'
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from orphans" -s v -l verbose -d 'Log to stderr what is done; twice: every statement'
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from orphans" -l yes -d 'Agree to what would be asked'
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from orphans" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from orphans" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from help" -f -a "experiments" -d 'Soft-delete experiments whose last activity is long ago'
 complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from help" -f -a "runs" -d 'Soft-delete runs whose last activity is long ago'
 complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from help" -f -a "policy" -d 'Do what [[cleanup.policy]] of the configuration says, entry after entry: the line for cron'
 complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from help" -f -a "undo" -d 'Put back exactly what a batch deleted; without an id, list the batches'
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from help" -f -a "purge" -d 'Remove deleted runs, logged models and experiments for good: artifacts, then rows'
+complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from help" -f -a "orphans" -d 'Find what lost its other half: artifacts without a row, rows without artifacts, rows without a parent'
 complete -c mlops -n "__fish_mlops_using_subcommand cleanup; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c mlops -n "__fish_mlops_using_subcommand promote" -l model -d 'The registered model' -r
 complete -c mlops -n "__fish_mlops_using_subcommand promote" -l version -d 'The version of that number' -r
@@ -1263,7 +1332,7 @@ complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_su
 complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health backup restore cleanup promote rollback models demo config completions man help" -f -a "health" -d 'Look at the whole stack at once, and end with the exit code that a monitor understands'
 complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health backup restore cleanup promote rollback models demo config completions man help" -f -a "backup" -d 'Back up the database and the artifacts that it refers to, as one unit, while the stack is in use'
 complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health backup restore cleanup promote rollback models demo config completions man help" -f -a "restore" -d 'Make a stack of a backup: its artifacts below a root, its database in SQLite or PostgreSQL'
-complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health backup restore cleanup promote rollback models demo config completions man help" -f -a "cleanup" -d 'Delete old experiments and runs by policy, and put them back'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health backup restore cleanup promote rollback models demo config completions man help" -f -a "cleanup" -d 'Delete old experiments and runs by policy, put them back, remove what is deleted for good'
 complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health backup restore cleanup promote rollback models demo config completions man help" -f -a "promote" -d 'Put a model\'s challenger into production, if every gate lets it through'
 complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health backup restore cleanup promote rollback models demo config completions man help" -f -a "rollback" -d 'Put the former champion back into production'
 complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health backup restore cleanup promote rollback models demo config completions man help" -f -a "models" -d 'Look at the model registry, register models, export what is in production, tell who was champion when'
@@ -1290,6 +1359,8 @@ complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcom
 complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcommand_from cleanup" -f -a "runs" -d 'Soft-delete runs whose last activity is long ago'
 complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcommand_from cleanup" -f -a "policy" -d 'Do what [[cleanup.policy]] of the configuration says, entry after entry: the line for cron'
 complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcommand_from cleanup" -f -a "undo" -d 'Put back exactly what a batch deleted; without an id, list the batches'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcommand_from cleanup" -f -a "purge" -d 'Remove deleted runs, logged models and experiments for good: artifacts, then rows'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcommand_from cleanup" -f -a "orphans" -d 'Find what lost its other half: artifacts without a row, rows without artifacts, rows without a parent'
 complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcommand_from models" -f -a "list" -d 'Every registered model in a line: versions, what is in Production and Staging, aliases, a metric, age'
 complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcommand_from models" -f -a "show" -d 'One model, one version or one logged model: run, metrics, params, signature, tags, files, lineage'
 complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcommand_from models" -f -a "register" -d 'Make a version of a registered model from a run\'s model, a logged model or an address'

@@ -6,6 +6,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use mlops::artifact::files::{Met, There};
 use mlops::artifact::{S3, shelf};
@@ -20,7 +21,7 @@ use crate::backups::{Stack, aged, tree};
 use crate::flows::Server;
 use crate::purge::{content, copied, execute, number, rows};
 use crate::support::relay::{BUSY, Fate, Relay};
-use crate::support::{Said, folder, migrate, mlops, postgres, python, run, sample};
+use crate::support::{Said, folder, migrate, mlops, postgres, python, run, sample, wait_for};
 
 const QUARANTINE: &str = ".mlops-orphans/";
 
@@ -55,6 +56,13 @@ fn aside(root: &Path) -> Vec<String> {
     tree(root).into_iter().map(|(path, _)| path).filter(|path| path.starts_with(QUARANTINE)).collect()
 }
 
+/// Waits until everything there has been as it is for longer than the age that these tests ask for.
+fn aging() {
+    let begun = std::time::Instant::now();
+    let age = Duration::from_secs(16);
+    wait_for("files of that age", Duration::from_secs(60), || (begun.elapsed() > age).then_some(()));
+}
+
 #[test]
 fn orphans_go_into_quarantine_come_back_with_their_rows_or_go_for_good() {
     let stack = Stack::proxied();
@@ -64,45 +72,60 @@ fn orphans_go_into_quarantine_come_back_with_their_rows_or_go_for_good() {
     let sweep = |more: &[&str]| orphans(home, store, &[&["--artifact-root", artifacts], more].concat());
     aged(&root.join("2/notes/readme.txt"), b"somebody's");
     aged(&root.join("2/0123456789abcdef0123456789abcdef/part.parquet"), b"a cache of somebody's");
-    let nothing = sweep(&[]).expect(0).json()["result"].clone();
+    let nothing = sweep(&["--min-age", "0s"]).expect(0).json()["result"].clone();
     assert_eq!((&nothing["orphans"]["places"], &nothing["rows"]), (&0.into(), &serde_json::json!({})), "{nothing}");
     assert_eq!(nothing["other_files"]["total"], 2, "{nothing}");
 
     let original = home.join("original.db");
     fs::copy(file, &original).unwrap();
-    let ids = removed_by_hand(file, 3);
-    let young = ids.last().unwrap();
+    let ids = removed_by_hand(file, 5);
     let of = |id: &str, path: &str| path.contains(id);
-    let all = live(root);
-    for path in all.keys().filter(|path| of(young, path)) {
-        // One file that was just written makes its place young.
-        fs::write(root.join(path), b"new").unwrap();
-        break;
-    }
+    // A file of somebody's beside the artifacts: all of it is left.
+    aged(&root.join("2").join(&ids[3]).join("thesis.docx"), b"years of work");
+    aged(&root.join("2").join(&ids[4]).join("meta.yaml"), b"a run of a file store");
+    aging();
+    // One file that was just written, however old it says it is, makes its place young.
+    let young = ids[2].as_str();
+    let path = live(root).into_keys().find(|path| of(young, path)).unwrap();
+    aged(&root.join(path), b"new");
     let (files, before) = (live(root), rows(file));
 
-    let plan = sweep(&[]).expect(0).json()["result"].clone();
+    // Its files may be older than that, but they have just come: a restore is under way, perhaps.
+    let fresh = sweep(&[]).expect(0).json()["result"].clone();
+    assert_eq!((&fresh["orphans"]["places"], &fresh["too_young"]["places"]), (&0.into(), &3.into()), "{fresh}");
+    let plan = sweep(&["--min-age", "15s"]).expect(0).json()["result"].clone();
     assert_eq!((&plan["orphans"]["places"], &plan["too_young"]["places"]), (&2.into(), &1.into()), "{plan}");
-    let dry = sweep(&["--yes", "--dry-run"]).expect(0).json()["result"].clone();
+    assert_eq!(plan["left"]["places"], 2, "{plan}");
+    let dry = sweep(&["--min-age", "15s", "--yes", "--dry-run"]).expect(0).json()["result"].clone();
     assert_eq!(dry, plan, "--dry-run beats --yes");
     assert!(live(root) == files && rows(file) == before && aside(root).is_empty(), "a plan changed something");
 
-    let done = sweep(&["--yes"]).expect(0).json()["result"].clone();
+    let done = sweep(&["--min-age", "15s", "--yes"]).expect(0).json()["result"].clone();
     assert_eq!((&done["quarantined"], &done["rows"]), (&plan["orphans"], &plan["rows"]), "{done}");
     let batch = done["batch"].as_str().unwrap().to_owned();
     let gone: Vec<&String> = files.keys().filter(|path| ids[..2].iter().any(|id| of(id, path))).collect();
     assert!(!gone.is_empty());
     let left: BTreeMap<_, _> = files.iter().filter(|(path, _)| !gone.contains(path)).collect();
     assert_eq!(live(root).iter().collect::<BTreeMap<_, _>>(), left, "what has a row, or no shape, is where it was");
-    let mut wanted: Vec<String> = gone.iter().map(|path| format!("{QUARANTINE}{batch}/{path}")).collect();
-    wanted.sort();
-    assert_eq!(aside(root), wanted);
+    let there = aside(root);
+    assert_eq!(there.len(), gone.len());
+    for path in &gone {
+        let mut copies = there.iter().filter(|there| there.starts_with(&format!("{QUARANTINE}{batch}.")));
+        assert!(copies.any(|there| there.ends_with(path.as_str())), "{path}: {there:?}");
+    }
+    assert!(!root.join("2").join(&ids[0]).exists(), "an empty folder is left");
     assert_rows(file, &before, &done, &ids);
 
     // Too young to be removed: nothing is done.
     let again = sweep(&["--yes"]).expect(0).json()["result"].clone();
     assert_eq!((&again["done"], &again["quarantine"][0]["due"]), (&false.into(), &false.into()), "{again}");
-    // One of them gets its row back, as a restore would bring it.
+    // Another database's batch is never removed, whatever its rows say.
+    let other = home.join("other.db");
+    fs::copy(file, &other).unwrap();
+    let more = ["--artifact-root", artifacts, "--min-age", "0s", "--sole-owner"];
+    let said = orphans(home, other.to_str().unwrap(), &more).expect(0).json()["result"].clone();
+    assert_eq!((&said["quarantine"][0]["due"], &said["quarantine"][0]["own"]), (&true.into(), &false.into()), "{said}");
+    // One of them gets its row back, as a restore would bring it: that is seen at any age.
     execute(
         file,
         &format!(
@@ -111,6 +134,11 @@ fn orphans_go_into_quarantine_come_back_with_their_rows_or_go_for_good() {
             ids[0]
         ),
     );
+    let plan = sweep(&[]).expect(0).json()["result"].clone();
+    assert_eq!(
+        (&plan["quarantine"][0]["come_back"]["places"], &plan["quarantine"][0]["places"]),
+        (&1.into(), &1.into())
+    );
     let done = sweep(&["--yes", "--min-age", "0s"]).expect(0).json()["result"].clone();
     assert_eq!((&done["put_back"]["places"], &done["removed"]["places"]), (&1.into(), &1.into()), "{done}");
     let now = live(root);
@@ -118,14 +146,18 @@ fn orphans_go_into_quarantine_come_back_with_their_rows_or_go_for_good() {
         assert_eq!(now.get(path), Some(bytes), "{path} did not come back");
     }
     assert!(!now.keys().any(|path| of(&ids[1], path)));
-    // The one that was young went into quarantine in the same run, and its batch can be put back.
+    // The one that was young went into quarantine in the same run; its batch is put back, and stays put.
     let batch = done["batch"].as_str().unwrap();
-    assert!(aside(root).iter().all(|path| path.starts_with(&format!("{QUARANTINE}{batch}/")) && of(young, path)));
-    assert!(sweep(&["--put-back", batch]).expect(9).err.is_empty());
+    assert!(aside(root).iter().all(|path| path.starts_with(&format!("{QUARANTINE}{batch}.")) && of(young, path)));
+    sweep(&["--put-back", batch]).expect(9);
+    let back = sweep(&["--put-back", batch, "--yes", "--dry-run"]).expect(0).json()["result"].clone();
+    assert_eq!((&back["done"], &back["put_back"]["places"]), (&false.into(), &1.into()), "{back}");
+    assert!(!live(root).keys().any(|path| of(young, path)), "a plan moved files");
     let back = sweep(&["--put-back", batch, "--yes"]).expect(0).json()["result"].clone();
-    assert_eq!(back["put_back"]["places"], 1, "{back}");
-    assert!(!root.join(".mlops-orphans").exists(), "an empty quarantine is left");
+    assert_eq!((&back["done"], &back["put_back"]["places"]), (&true.into(), &1.into()), "{back}");
     assert!(live(root).keys().any(|path| of(young, path)));
+    let plan = sweep(&["--yes", "--min-age", "0s"]).expect(0).json()["result"].clone();
+    assert_eq!((&plan["orphans"]["places"], &plan["left"]["places"]), (&0.into(), &3.into()), "{plan}");
     sweep(&["--put-back", batch, "--yes"]).expect(2);
     sweep(&["--put-back", "x", "--yes"]).expect(2);
 }
@@ -169,14 +201,25 @@ fn another_databases_root_is_refused() {
                      DELETE FROM model_versions;",
     );
     let (store, files) = (store.to_str().unwrap(), tree(root));
-    let own = ["--artifact-root", root.to_str().unwrap(), "--yes"];
+    let own = ["--artifact-root", root.to_str().unwrap(), "--yes", "--min-age", "0s"];
+    // A root one level too high: the folders of another server are unknown, and are not taken.
+    let high = home.join("high");
+    fs::create_dir_all(high.join("other")).unwrap();
+    for entry in fs::read_dir(root).unwrap().flatten() {
+        let copied = Command::new("cp").arg("-a").arg(entry.path()).arg(high.join("other")).status().unwrap();
+        assert!(copied.success());
+    }
+    let said = orphans(home, store, &["--artifact-root", high.to_str().unwrap(), "--min-age", "0s"]).expect(0).json();
+    assert_eq!(said["result"]["orphans"]["places"], 0, "{said}");
+    assert!(said["result"]["unknown"]["places"].as_u64().unwrap() > 20, "{said}");
+    assert!(said["result"]["unknown_folders"].to_string().contains("other/2"), "{said}");
     for more in [&[][..], &["--dry-run"]] {
         let said = orphans(home, store, &[&own[..], more].concat()).expect(9).json();
         assert!(said["result"]["refused"].as_str().unwrap().contains("have no row in this database"), "{said}");
-        assert!(said["warnings"].to_string().contains("--even-most"), "{said}");
+        assert!(said["warnings"].to_string().contains("--sole-owner"), "{said}");
     }
     assert!(tree(root) == files, "a refused run changed something");
-    let done = orphans(home, store, &[&own[..], &["--even-most"]].concat()).expect(0).json()["result"].clone();
+    let done = orphans(home, store, &[&own[..], &["--sole-owner"]].concat()).expect(0).json()["result"].clone();
     assert!(done["quarantined"]["files"].as_u64().unwrap() > 20, "{done}");
     assert_eq!(done["quarantined"]["files"].as_u64().unwrap(), aside(root).len() as u64);
 }
@@ -226,7 +269,7 @@ fn what_cannot_be_moved_or_read_is_told_and_goes_the_next_time() {
     let stack = Stack::proxied();
     let (home, file, root) = (stack.home.path(), &stack.database, &stack.root);
     let ids = removed_by_hand(file, 2);
-    let own = ["--artifact-root", root.to_str().unwrap(), "--yes"];
+    let own = ["--artifact-root", root.to_str().unwrap(), "--yes", "--min-age", "0s"];
     // A file where the batch would go: nothing can be moved.
     fs::write(root.join(".mlops-orphans"), b"").unwrap();
     let done = orphans(home, file.to_str().unwrap(), &own).expect(4).json()["result"].clone();
@@ -235,6 +278,8 @@ fn what_cannot_be_moved_or_read_is_told_and_goes_the_next_time() {
     fs::remove_file(root.join(".mlops-orphans")).unwrap();
     let done = orphans(home, file.to_str().unwrap(), &own).expect(0).json()["result"].clone();
     assert_eq!(done["quarantined"]["places"], 2, "{done}");
+    let dotted = format!("{}/../{}", root.display(), root.file_name().unwrap().display());
+    orphans(home, file.to_str().unwrap(), &["--artifact-root", &dotted]).expect(2);
     // A root that is not there is no root without orphans.
     let away = home.join("away");
     let said = orphans(home, file.to_str().unwrap(), &["--artifact-root", away.to_str().unwrap()]).expect(6);
@@ -287,7 +332,17 @@ fn objects_of_s3_go_into_quarantine_and_come_back() {
         let mut command = mlops(home.path());
         command.env("AWS_ACCESS_KEY_ID", &key.id).env("AWS_SECRET_ACCESS_KEY", key.secret.expose_secret());
         command.env("MLFLOW_S3_ENDPOINT_URL", format!("http://localhost:{}", relay.port));
-        command.args(["cleanup", "orphans", "--min-age", "0s", "--progress", "none", "--output", "json"]);
+        command.args([
+            "cleanup",
+            "orphans",
+            "--min-age",
+            "0s",
+            "--sole-owner",
+            "--progress",
+            "none",
+            "--output",
+            "json",
+        ]);
         command.args(["--artifact-root", "s3://artifacts/root", "--backend-store-uri", file.to_str().unwrap()]);
         Said::of(command.args(more).output().unwrap())
     };
@@ -308,8 +363,13 @@ fn objects_of_s3_go_into_quarantine_and_come_back() {
     command.args(["--artifact-root", "s3://artifacts/root", "--backend-store-uri", file.to_str().unwrap()]);
     let back = Said::of(command.output().unwrap()).expect(0).json()["result"].clone();
     assert_eq!(back["put_back"]["files"], 15, "{back}");
-    assert_eq!(keys(), before);
+    assert_eq!(keys().into_iter().filter(|key| !key.contains("/kept/")).collect::<Vec<_>>(), before);
 
+    // What was put back stays put: its marks are taken away for the rest.
+    let marks: Vec<String> = keys().into_iter().filter(|key| key.contains("/kept/")).collect();
+    assert_eq!(marks.len(), 5, "{marks:?}");
+    assert_eq!(sweep(&[]).expect(0).json()["result"]["left"]["places"], 5);
+    marks.iter().for_each(|mark| objects.remove(mark).unwrap());
     sweep(&["--yes"]).expect(0);
     let done = sweep(&["--yes"]).expect(0).json()["result"].clone();
     assert_eq!(done["removed"]["files"], 18, "{done}");

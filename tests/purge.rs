@@ -431,9 +431,6 @@ fn places_of_others_are_never_removed() {
     fs::create_dir_all(&outside).unwrap();
     fs::write(outside.join("x"), b"x").unwrap();
     let artifacts = stack.root.to_str().unwrap();
-    let link = stack.root.join("9/linked/artifacts");
-    fs::create_dir_all(link.parent().unwrap()).unwrap();
-    std::os::unix::fs::symlink(stack.path("outside"), &link).unwrap();
     let alive = artifact_folders(file).into_iter().find(|a| a.starts_with("mlflow-artifacts:/1/")).unwrap();
     let addresses = [
         "/".to_owned(),
@@ -457,13 +454,15 @@ fn places_of_others_are_never_removed() {
         .unwrap()
         .collect::<Result<_, _>>()
         .unwrap();
+    let last = runs.get(addresses.len()).unwrap();
+    let link = stack.root.join(format!("9/{last}/artifacts"));
+    fs::create_dir_all(link.parent().unwrap()).unwrap();
+    std::os::unix::fs::symlink(stack.path("outside"), &link).unwrap();
     for (run, address) in runs.iter().zip(&addresses) {
         connection.execute("UPDATE runs SET artifact_uri = ? WHERE run_uuid = ?", [address, run]).unwrap();
     }
-    let linked = format!("{artifacts}/9/linked/artifacts");
-    connection
-        .execute("UPDATE runs SET artifact_uri = ? WHERE run_uuid = ?", [&linked, &runs[addresses.len()]])
-        .unwrap();
+    let linked = format!("{artifacts}/9/{last}/artifacts");
+    connection.execute("UPDATE runs SET artifact_uri = ? WHERE run_uuid = ?", [&linked, last]).unwrap();
     drop(connection);
     let before = content(file);
     let more = ["--older-than", "0s", "--artifact-root", artifacts, "--yes", "--jobs", "2"];
@@ -476,7 +475,88 @@ fn places_of_others_are_never_removed() {
         assert!(failures.contains(run.as_str()), "{run}: {done}");
         assert_eq!(number(file, &format!("SELECT count(*) FROM runs WHERE run_uuid = '{run}'")), 1);
     }
-    assert!(failures.contains("2"), "its experiment stays: {done}");
+    let protected = done["protected"].to_string();
+    assert!(protected.contains("the run ") && protected.contains(" in it stays"), "its experiment stays: {done}");
+}
+
+/// Anybody who may use the server may set a trace's place, and other applications may refer to a run.
+#[test]
+fn what_others_hold_is_not_taken_along() {
+    let stack = Stack::proxied();
+    let (home, file, artifacts) = (stack.home.path(), &stack.database, stack.root.to_str().unwrap());
+    let store = file.to_str().unwrap();
+    let precious = stack.path("precious/etc");
+    fs::create_dir_all(&precious).unwrap();
+    fs::write(precious.join("x"), b"x").unwrap();
+    execute(file, ALL_DELETED);
+    execute(
+        file,
+        &format!(
+            "UPDATE trace_tags SET value = '{}' WHERE key = 'mlflow.artifactLocation' AND request_id =
+                 (SELECT min(request_id) FROM trace_info);
+             INSERT INTO trace_tags (key, value, request_id) SELECT 'mlflow.artifactLocation', '{}', min(request_id)
+                 FROM trace_info WHERE true ON CONFLICT DO NOTHING;
+             CREATE TABLE paper (id INTEGER PRIMARY KEY, run TEXT REFERENCES runs (run_uuid) ON DELETE CASCADE);
+             INSERT INTO paper (run) SELECT min(run_uuid) FROM runs WHERE experiment_id = 1;
+             UPDATE runs SET lifecycle_stage = 'active' WHERE run_uuid =
+                 (SELECT min(t.run_uuid) FROM tags t WHERE t.key = 'mlflow.parentRunId');",
+            precious.display(),
+            precious.display()
+        ),
+    );
+    let parent = text_of(
+        file,
+        "SELECT t.value FROM tags t JOIN runs c ON c.run_uuid = t.run_uuid
+         WHERE t.key = 'mlflow.parentRunId' AND c.lifecycle_stage = 'active'",
+    );
+    let cited = text_of(file, "SELECT run FROM paper");
+    let all = ["--older-than", "0s", "--artifact-root", artifacts];
+    let done = purge(home, store, &[&all[..], &["--yes"]].concat()).expect(4).json()["result"].clone();
+    assert!(precious.join("x").exists(), "a folder that anybody named is gone");
+    assert!(done["failures"].to_string().contains("is not named by the id"), "{}", done["failures"]);
+    let protected = done["protected"].to_string();
+    for (id, why) in [(&parent, "has it as its parent"), (&cited, "a row of the table \\\"paper\\\"")] {
+        assert_eq!(number(file, &format!("SELECT count(*) FROM runs WHERE run_uuid = '{id}'")), 1, "{why}");
+        assert!(protected.contains(why), "{why}: {protected}");
+    }
+    assert_eq!(number(file, "SELECT count(*) FROM paper"), 1);
+}
+
+fn text_of(file: &Path, sql: &str) -> String {
+    Connection::open(file).unwrap().query_row(sql, [], |row| row.get(0)).unwrap()
+}
+
+#[test]
+fn a_plan_says_what_will_not_go_and_a_wrong_root_stops_it() {
+    let stack = Stack::proxied();
+    let (home, file) = (stack.home.path(), &stack.database);
+    let store = file.to_str().unwrap();
+    execute(file, ALL_DELETED);
+    let before = content(file);
+    // A disk that is not mounted, or a root that is not this server's.
+    let empty = stack.path("empty");
+    fs::create_dir_all(empty.join("1")).unwrap();
+    for more in [&[][..], &["--yes"]] {
+        let wrong = [&["--older-than", "0s", "--artifact-root", empty.to_str().unwrap()], more].concat();
+        let said = purge(home, store, &wrong).expect(9);
+        assert!(said.json()["error"]["message"].as_str().unwrap().contains("there is no file in any of them"));
+    }
+    assert!(content(file) == before);
+    // Addresses that no purge removes are known before.
+    let root = stack.root.to_str().unwrap();
+    execute(file, "UPDATE runs SET artifact_uri = './mlruns/2/' || run_uuid || '/artifacts' WHERE experiment_id = 2");
+    let runs = number(file, "SELECT count(*) FROM runs WHERE experiment_id = 2");
+    let args = ["--older-than", "0s", "--experiment", "2", "--artifact-root", root];
+    let plan = purge(home, store, &args).expect(4).json()["result"].clone();
+    let kept = plan["protected"]["total"].as_i64().unwrap();
+    assert!(plan["stuck"]["total"].as_i64().unwrap() + kept >= runs, "{plan}");
+    assert_eq!((&plan["runs"], &plan["experiments"]), (&0.into(), &0.into()), "{plan}");
+    let said = purge(home, store, &[&args[..], &["--yes"]].concat()).expect(4).json()["result"].clone();
+    assert_eq!(said["runs"], 0, "{said}");
+    // A word that is one experiment's id and another's name is not guessed at.
+    execute(file, "UPDATE experiments SET name = '2' WHERE experiment_id = 1");
+    let said = purge(home, store, &args).expect(2).json();
+    assert!(said["error"]["hint"].as_str().unwrap().contains("their ids: 1, 2"), "{said}");
 }
 
 /// As an ordinary user: one folder cannot be removed, one is not there, the rest goes; then the next purge finishes.
@@ -509,9 +589,8 @@ fn one_failure_does_not_stop_the_rest() {
     // A disk that is not there: no row goes for files that nobody sees.
     let (before, aside) = (content(file), stack.path("unmounted"));
     fs::rename(&stack.root, &aside).unwrap();
-    let none = purge().expect(4).json()["result"].clone();
-    assert_eq!((&none["runs"], &none["logged_models"]), (&0.into(), &0.into()), "{none}");
-    assert!(none["failures"]["named"][0]["why"].as_str().unwrap().contains("is its disk mounted?"), "{none}");
+    let none = purge().expect(9).json();
+    assert!(none["error"]["message"].as_str().unwrap().contains("there is no file in any of them"), "{none}");
     assert!(content(file) == before);
     fs::rename(&aside, &stack.root).unwrap();
     let done = purge().expect(4).json()["result"].clone();

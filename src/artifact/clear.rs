@@ -40,11 +40,12 @@ pub trait Clear: Send + Sync {
     /// Target: something stays, or the store that the place is in is not there.
     fn clear(&self) -> Outcome<Cleared>;
 
-    /// Removes folders at the place and so many levels below it as far as nothing is in them. Objects have no folders.
+    /// Removes the folder at the place, if nothing is in it but empty folders of these names, or but empty folders at all
+    /// where no name is given. Objects have no folders.
     ///
     /// # Errors
     /// As [`Clear::clear`]; a folder with something in it is no error.
-    fn tidy(&self, levels: usize) -> Outcome<()>;
+    fn tidy(&self, but: &[&str]) -> Outcome<()>;
 }
 
 /// A folder of this machine.
@@ -91,6 +92,13 @@ fn add(sum: &mut Cleared, file: &Metadata) {
 impl Clear for FolderPlace {
     fn clear(&self) -> Outcome<Cleared> {
         let mut sum = Cleared::default();
+        // A link at the place itself is removed; one above it would lead to what may be another's.
+        if let Some(link) = self.path.parent().filter(|p| p.is_symlink()) {
+            return Err(Failure::target(format!(
+                "{} is a symbolic link: what it leads to may be another's",
+                shown(link)
+            )));
+        }
         let own = match fs::symlink_metadata(&self.path) {
             Ok(own) => own,
             Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
@@ -115,20 +123,25 @@ impl Clear for FolderPlace {
         }
     }
 
-    fn tidy(&self, levels: usize) -> Outcome<()> {
+    fn tidy(&self, but: &[&str]) -> Outcome<()> {
         if !fs::symlink_metadata(&self.path).is_ok_and(|own| own.is_dir()) {
             return Ok(());
         }
-        tidy(&self.path, levels).map_err(|e| unremoved(&self.path, &e))
+        if but.is_empty() {
+            return tidy(&self.path, DEPTH).map_err(|e| unremoved(&self.path, &e));
+        }
+        for name in but {
+            let _ = fs::remove_dir(self.path.join(name));
+        }
+        let _ = fs::remove_dir(&self.path);
+        Ok(())
     }
 }
 
 fn tidy(folder: &std::path::Path, levels: usize) -> io::Result<()> {
-    if levels > 0 {
-        for entry in fs::read_dir(folder)?.flatten().filter(|e| e.file_type().is_ok_and(|t| t.is_dir())) {
-            // What cannot be looked into has something in it.
-            let _ = tidy(&entry.path(), levels - 1);
-        }
+    for entry in fs::read_dir(folder)?.flatten().filter(|e| e.file_type().is_ok_and(|t| t.is_dir())) {
+        // What cannot be looked into has something in it.
+        let _ = if levels > 0 { tidy(&entry.path(), levels - 1) } else { Ok(()) };
     }
     let _ = fs::remove_dir(folder);
     Ok(())
@@ -235,7 +248,7 @@ impl Clear for ObjectsPlace {
         }
     }
 
-    fn tidy(&self, _: usize) -> Outcome<()> {
+    fn tidy(&self, _: &[&str]) -> Outcome<()> {
         Ok(())
     }
 }

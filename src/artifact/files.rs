@@ -23,6 +23,9 @@ pub struct Entry {
     pub changed: Option<String>,
     /// When it was written.
     pub modified: Option<Timestamp>,
+    /// Since when it lies there as it is: of a folder's file the later one of the times of its content and of itself, for a
+    /// copy keeps the first.
+    pub since: Option<Timestamp>,
 }
 
 /// What a walk meets.

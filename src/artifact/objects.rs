@@ -93,7 +93,8 @@ fn moment(seconds: i64) -> Timestamp {
 
 fn entry(path: &str, meta: &object_store::ObjectMeta) -> Entry {
     let changed = changed(meta.e_tag.as_deref(), meta.last_modified.timestamp());
-    Entry { path: path.to_owned(), bytes: meta.size, changed, modified: Some(moment(meta.last_modified.timestamp())) }
+    let modified = Some(moment(meta.last_modified.timestamp()));
+    Entry { path: path.to_owned(), bytes: meta.size, changed, modified, since: modified }
 }
 
 /// A failure while reading. A server that answers was reached.
@@ -144,7 +145,7 @@ impl Files for Objects {
                 } else {
                     let changed = changed(listed.etag.as_deref(), listed.modified);
                     let modified = Some(moment(listed.modified));
-                    Met::File(Entry { path, bytes: listed.bytes, changed, modified })
+                    Met::File(Entry { path, bytes: listed.bytes, changed, modified, since: modified })
                 })?;
             }
             match page.next {

@@ -8,7 +8,8 @@ use object_store::ObjectStoreExt;
 
 use super::clear::ObjectsPlace;
 use super::files::is_plain;
-use super::s3::Bucket;
+use super::listing::Listed;
+use super::s3::{Bucket, Why};
 use super::waiting::{Patience, Waiting};
 use crate::domain::address::shown;
 use crate::domain::failure::{Failure, Outcome};
@@ -24,7 +25,7 @@ pub trait Relocate: Send + Sync {
     /// Moves all at and below one path to another; both are below the store's root.
     ///
     /// # Errors
-    /// Target: something is at the other path (a folder), or the store failed.
+    /// Target: something else is at the other path, or the store failed.
     fn relocate(&self, from: &str, to: &str) -> Outcome<()>;
 }
 
@@ -54,7 +55,8 @@ impl Relocate for FolderRoot {
         let failed =
             |e: std::io::Error| Failure::target(format!("{} cannot be moved to {}: {e}", shown(&from), shown(&to)));
         if fs::symlink_metadata(&to).is_ok() {
-            return Err(Failure::target(format!("{} cannot be moved: {} is there", shown(&from), shown(&to))));
+            return Err(Failure::target(format!("{} cannot be moved: {} is there", shown(&from), shown(&to)))
+                .hint("look at both, and remove the one that is not wanted"));
         }
         let above = to.parent().unwrap_or(&self.root);
         fs::create_dir_all(above).map_err(failed)?;
@@ -80,11 +82,22 @@ impl ObjectsRoot {
         ObjectsRoot { bucket, waiting, patience: Patience::default() }
     }
 
-    async fn copy(&self, source: &Bucket, target: &Bucket, key: &str) -> Outcome<()> {
+    async fn copy(&self, source: &Bucket, target: &Bucket, object: &Listed) -> Outcome<()> {
+        let key = &object.key;
         let below = key.get(source.below_from()..).unwrap_or_default();
         let (Some(old), Some(new)) = (source.at(below).object(), target.at(below).object()) else {
             return Err(Failure::target(format!("{source}: the key `{}` cannot be asked for", key.escape_debug())));
         };
+        // What an interrupted move left there is the same object; anything else is not replaced.
+        match target.within(self.patience.answer, target.store().head(&new)).await {
+            Ok(there) if there.size == object.bytes && there.e_tag == object.etag => return Ok(()),
+            Ok(_) => {
+                let what = format!("{} cannot be moved: another object is at {}", source.at(below), target.at(below));
+                return Err(Failure::target(what).hint("look at both, and remove the one that is not wanted"));
+            }
+            Err(refusal) if refusal.why == Why::Absent => {}
+            Err(refusal) => return Err(refusal.failure.as_target()),
+        }
         let copied = source.within(self.patience.part, source.store().copy(&old, &new)).await;
         copied.map_err(|refusal| refusal.failure.as_target())
     }
@@ -101,7 +114,7 @@ impl Relocate for ObjectsRoot {
             let page = page.map_err(|refusal| refusal.failure.as_target())?;
             // What a console makes for a folder holds nothing, and stays.
             let objects = || page.objects.iter().filter(|o| o.bytes > 0 || !o.key.ends_with('/'));
-            let copies = objects().map(|object| self.copy(&source, &target, &object.key));
+            let copies = objects().map(|object| self.copy(&source, &target, object));
             self.waiting.on(stream::iter(copies).buffer_unordered(COPIES).try_collect::<Vec<()>>())??;
             // Just those: what came meanwhile has no copy.
             let copied =

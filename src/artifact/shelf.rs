@@ -13,6 +13,8 @@ use tempfile::TempDir;
 
 use super::files::{Entry, Files, Kind, LOCK, Lease, Met, Opened, Shelf, Staged, There, is_plain};
 use super::folder;
+use jiff::Timestamp;
+
 use crate::domain::address::shown;
 use crate::domain::failure::{Failure, Outcome};
 
@@ -82,11 +84,14 @@ impl Folder {
     }
 
     fn entry(&self, path: &str, metadata: &fs::Metadata) -> Entry {
+        let modified: Option<Timestamp> = metadata.modified().ok().and_then(|t| t.try_into().ok());
+        let itself = Timestamp::new(metadata.ctime(), i32::try_from(metadata.ctime_nsec()).unwrap_or_default()).ok();
         Entry {
             path: path.to_owned(),
             bytes: metadata.len(),
             changed: stamp(metadata),
-            modified: metadata.modified().ok().and_then(|t| t.try_into().ok()),
+            modified,
+            since: modified.max(itself),
         }
     }
 

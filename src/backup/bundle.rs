@@ -141,7 +141,7 @@ impl Bundle {
     }
 
     fn entry(path: &str, bytes: u64) -> Entry {
-        Entry { path: path.to_owned(), bytes, changed: None, modified: None }
+        Entry { path: path.to_owned(), bytes, changed: None, modified: None, since: None }
     }
 }
 

@@ -85,6 +85,21 @@ impl Ways {
         }
     }
 
+    /// A place of artifacts that is written to; else why it cannot be.
+    ///
+    /// # Errors
+    /// A sentence for the operator.
+    pub fn written(&self, root: &ArtifactAddress) -> Result<Box<dyn Shelf>, String> {
+        match root {
+            ArtifactAddress::Local(path) => Ok(Box::new(Folder::new(&absolute(path)))),
+            _ => match self.remote(root) {
+                Ok(Some(shelf)) => Ok(shelf),
+                Ok(None) => Err("nothing can be written there from here".to_owned()),
+                Err(failure) => Err(failure.message),
+            },
+        }
+    }
+
     /// A place within which things are moved; else why it cannot be reached.
     ///
     /// # Errors

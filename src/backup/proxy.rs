@@ -47,7 +47,7 @@ fn join(folder: &str, name: &str) -> String {
 }
 
 fn entry(path: String, file: &ArtifactFile) -> Entry {
-    Entry { path, bytes: file.size.unwrap_or(0), changed: None, modified: None }
+    Entry { path, bytes: file.size.unwrap_or(0), changed: None, modified: None, since: None }
 }
 
 impl Files for Proxied {
@@ -96,8 +96,13 @@ impl Files for Proxied {
     fn open(&self, path: &str) -> Outcome<Option<Opened>> {
         match self.waiting.on(self.client.download(&self.whole(path)))? {
             Ok(download) => {
-                let entry =
-                    Entry { path: path.to_owned(), bytes: download.size.unwrap_or(0), changed: None, modified: None };
+                let entry = Entry {
+                    path: path.to_owned(),
+                    bytes: download.size.unwrap_or(0),
+                    changed: None,
+                    modified: None,
+                    since: None,
+                };
                 let body = Body { download, waiting: self.waiting.clone(), piece: Vec::new(), at: 0 };
                 Ok(Some(Opened { entry, reader: Box::new(body) }))
             }
@@ -146,7 +151,7 @@ impl Clear for Proxied {
         }
     }
 
-    fn tidy(&self, _: usize) -> Outcome<()> {
+    fn tidy(&self, _: &[&str]) -> Outcome<()> {
         Ok(())
     }
 }

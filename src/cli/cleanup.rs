@@ -33,8 +33,8 @@ Examples:
   mlops cleanup purge --older-than 0s --experiment 12 --artifacts none --yes";
 
 const ORPHANS: &str = "\
-Exit codes: 0 done, or the plan; 4 something could not be read, moved or removed (it is listed); 9 most of what lies below
-the root has no row (see --even-most); 10 another purge is at work.
+Exit codes: 0 done, or the plan; 4 something could not be read, moved or removed (it is listed); 9 more than a tenth of what
+lies below the root has no row (see --sole-owner); 10 another purge is at work.
 
 Examples:
   mlops cleanup orphans                                   # what is there
@@ -73,8 +73,9 @@ pub(crate) enum Cleanup {
     /// Remove deleted runs, logged models and experiments for good: artifacts, then rows
     ///
     /// What goes: runs and logged models that were deleted before the limit; experiments that were, with all in them, if no
-    /// run in them is active or was deleted later. What stays whatever happens: what a model version comes from, what has
-    /// the tag mlops.keep, the default experiment unless it is named. Without --yes nothing is changed: it tells what would
+    /// run in them is active or was deleted later. What stays whatever happens: what a model version comes from, parents of
+    /// active runs, what has the tag mlops.keep or a row of another application's table, the default experiment unless it is
+    /// named. The other rules of `cleanup runs` do not hold here: a deleted run goes, whether pinned, tagged or unfinished. Without --yes nothing is changed: it tells what would
     /// go. Works on the live database, in short transactions that look once more whether each thing is still deleted. A
     /// place of artifacts that is not certainly one thing's own is left, and told. What could not go keeps its rows (exit
     /// code 4); the next purge finds it.
@@ -83,9 +84,10 @@ pub(crate) enum Cleanup {
     /// Find what lost its other half: artifacts without a row, rows without artifacts, rows without a parent
     ///
     /// Artifacts: places below the artifact root as MLflow makes them (RUN/artifacts, models/m-ID/artifacts,
-    /// traces/ID/artifacts) that no row of the database refers to, and of which no file is younger than --min-age. With --yes
-    /// they are moved to .mlops-orphans/BATCH below the root; a later run with --yes removes what has been there for
-    /// --min-age, and moves back what has a row by then. Files of any other shape are never touched.
+    /// traces/ID/artifacts), in a folder that the database knows, that no row refers to, and in which nothing has changed for
+    /// --min-age. With --yes they are moved to .mlops-orphans/BATCH below the root; a later run with --yes removes what has
+    /// been there for --min-age, and moves back what has a row by then. Files of any other shape are never touched, nor are
+    /// places with such files beside the artifacts.
     ///
     /// Rows: details of runs, logged models, traces and experiments that are not there any more, as `mlflow gc` leaves them;
     /// with --yes they are written to a file in the state folder and removed. Model versions and logged models of which no
@@ -189,11 +191,12 @@ pub(crate) struct Orphans {
     /// Whether artifacts are looked at; `none`: rows alone
     #[arg(long, value_enum, default_value = "all")]
     pub(crate) artifacts: Artifacts,
-    /// Go on although most of what lies below the artifact root has no row in this database
+    /// No other database has artifacts below that root: look at folders of experiments that this one does not know as well,
+    /// and go on although more than a tenth of what is there has no row
     #[arg(long)]
-    pub(crate) even_most: bool,
-    /// Move everything in quarantine of that batch back to where it was, and do nothing else
-    #[arg(long, value_name = "BATCH", conflicts_with_all = ["min_age", "artifacts", "even_most"])]
+    pub(crate) sole_owner: bool,
+    /// Move everything of that batch back to where it was, and do nothing else; no later run takes it for an orphan
+    #[arg(long, value_name = "BATCH", conflicts_with_all = ["min_age", "artifacts", "sole_owner"])]
     pub(crate) put_back: Option<String>,
     #[command(flatten)]
     pub(crate) messages: Messages,

@@ -52,7 +52,7 @@ pub(super) fn run(context: &Context, arguments: Cleanup) -> Result<u8, Ended> {
             let wish = cleanup_orphans::Wish {
                 min_age: arguments.min_age.clone(),
                 artifacts: arguments.artifacts == Artifacts::All,
-                even_most: arguments.even_most,
+                sole_owner: arguments.sole_owner,
             };
             whole(context, |warnings| cleanup_orphans::orphans(context, &context.id, &wish, warnings))
         }),
@@ -154,7 +154,7 @@ fn entry(context: &Context, policy: &Written, id: &str, warnings: &mut Vec<Strin
         }
         Kind::Orphans => {
             let min_age = older_than.unwrap_or_default();
-            let wish = cleanup_orphans::Wish { min_age, artifacts, even_most: false };
+            let wish = cleanup_orphans::Wish { min_age, artifacts, sole_owner: false };
             cleanup_orphans::orphans(context, id, &wish, warnings)
         }
     }

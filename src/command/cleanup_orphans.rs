@@ -1,10 +1,14 @@
 //! `mlops cleanup orphans`.
 
+use std::path::Component;
+
 use super::cleanup_purge::{ago, open, ways};
 use super::{Context, Ended, db, journal};
 use crate::cleanup::Cleanup;
 use crate::cleanup::orphans::{self, Request};
+use crate::domain::address::shown;
 use crate::domain::artifact_address::ArtifactAddress;
+use crate::domain::consent::Confirmed;
 use crate::domain::failure::{Failure, Outcome};
 use crate::domain::id;
 use crate::report::{self, Result as Report};
@@ -13,7 +17,7 @@ use crate::report::{self, Result as Report};
 pub(super) struct Wish {
     pub(super) min_age: String,
     pub(super) artifacts: bool,
-    pub(super) even_most: bool,
+    pub(super) sole_owner: bool,
 }
 
 /// Plans, and does it if that was agreed to. Gives the exit code with it.
@@ -21,7 +25,7 @@ pub(super) fn orphans(context: &Context, run: &str, wish: &Wish, warnings: &mut 
     let ways = ways(context)?;
     let root = if wish.artifacts { Some(root(ways.artifact_root.clone())?) } else { None };
     let before = ago(context, "--min-age", &wish.min_age)?;
-    let request = Request { before, root, even_most: wish.even_most };
+    let request = Request { before, root, sole_owner: wish.sole_owner };
     let really = context.yes && !context.dry_run;
     let mut store = open(context, &db::address(context, None)?)?;
     if really {
@@ -47,15 +51,24 @@ pub(super) fn orphans(context: &Context, run: &str, wish: &Wish, warnings: &mut 
     let (journal, told) = journal::begin_as(context, run, &plan.database, "what it left is looked at now")?;
     warnings.extend(told);
     let rows_file = context.settings.state_dir()?.join("orphans").join(format!("{run}.jsonl"));
-    let swept = orphans::carry_out(plan, run, &rows_file, store.as_mut(), &ways, &context.work(), &confirmed);
+    let (swept, ended) = orphans::carry_out(plan, run, &rows_file, store.as_mut(), &ways, &context.work(), &confirmed);
     // What is in quarantine tells by its place what it is, so the next run has nothing to put right.
-    journal.close(if swept.is_ok() { "done" } else { "ended early" });
-    let swept = swept?;
+    journal.close(if ended.is_ok() { "done" } else { "ended early" });
     let exit = if swept.failures.total > 0 { report::PARTIAL } else { unread };
+    if let Err(failure) = ended {
+        warnings.push(report::so_far(&Cleanup::Swept(swept)));
+        return Err(failure);
+    }
     Ok((Cleanup::Swept(swept), exit))
 }
 
 fn root(root: Option<ArtifactAddress>) -> Outcome<ArtifactAddress> {
+    if let Some(ArtifactAddress::Local(path)) = &root
+        && path.components().any(|part| matches!(part, Component::ParentDir))
+    {
+        return Err(Failure::usage(format!("the artifact root {} leads through `..`", shown(path)))
+            .hint("write it as the server has it, without `..`"));
+    }
     match root {
         Some(root @ (ArtifactAddress::Local(_) | ArtifactAddress::S3 { .. })) => Ok(root),
         Some(root) => Err(Failure::usage(format!("{root}: orphans are looked for in a folder or in S3")).hint(
@@ -75,11 +88,15 @@ pub(super) fn put_back(context: &Context, batch: &str) -> Result<u8, Ended> {
     }
     let ways = ways(context)?;
     let root = root(ways.artifact_root.clone())?;
+    let work_dir = context.settings.work_dir();
+    let back =
+        |confirmed: Option<&Confirmed>| orphans::put_back(&root, batch, &ways, &work_dir, &context.work(), confirmed);
+    if context.dry_run {
+        return context.finish(&Report::PutBack(&back(None)?), 0, &[]);
+    }
     let mut store = open(context, &db::address(context, None)?)?;
     store.lock(&context.cancel)?;
-    let confirmed = context.consent().to("move a batch out of quarantine")?;
-    let work_dir = context.settings.work_dir();
-    let (sum, failures) = orphans::put_back(&root, batch, &ways, &work_dir, &context.work(), &confirmed)?;
-    let exit = if failures.total > 0 { report::PARTIAL } else { 0 };
-    context.finish(&Report::PutBack(batch, sum, &failures), exit, &[])
+    let done = back(Some(&context.consent().to("move a batch out of quarantine")?))?;
+    let exit = if done.failures.total > 0 { report::PARTIAL } else { 0 };
+    context.finish(&Report::PutBack(&done), exit, &[])
 }

@@ -9,14 +9,18 @@ use crate::cleanup::purge::{self, Request};
 use crate::cli::cleanup::{Artifacts, Purge as Arguments};
 use crate::domain::address::{StoreAddress, shown};
 use crate::domain::artifact_address::ArtifactAddress;
+use crate::domain::cleanup::belongings::Root;
 use crate::domain::failure::{Failure, Kind, Outcome};
 use crate::domain::span;
 use crate::engine::purge::Purge;
 use crate::migrate::plan;
-use crate::report;
 use crate::store::postgres::connect::Postgres;
 use crate::store::postgres::purge::PgPurge;
 use crate::store::sqlite::purge::SqlitePurge;
+use crate::{report, state};
+
+/// The commands that may have been a purge.
+const PURGES: [&str; 2] = ["cleanup.purge", "cleanup.policy"];
 
 /// What an operator asks for, by flags or in a file.
 pub(super) struct Wish {
@@ -56,6 +60,7 @@ pub(super) fn purge(context: &Context, id: &str, wish: &Wish, warnings: &mut Vec
         experiments: wish.experiment.clone(),
         name: wish.name.clone(),
         artifacts: wish.artifacts,
+        resumed: false,
         artifact_root: ways.artifact_root.clone(),
     };
     let really = context.yes && !context.dry_run;
@@ -64,7 +69,15 @@ pub(super) fn purge(context: &Context, id: &str, wish: &Wish, warnings: &mut Vec
     if really {
         store.lock(&context.cancel)?;
     }
-    let mut plan = purge::plan(store.as_mut(), request, &context.settings.work_dir())?;
+    if let Some(file) = wish.backup_first.as_deref().filter(|file| file.exists()) {
+        return Err(Failure::refused(format!("{} is there already", shown(file))).on("--backup-first"));
+    }
+    // A killed purge may have left rows without artifacts: that nothing is there is right then.
+    let database = store.address();
+    let resumed = state::unfinished(&context.settings.state_dir()?);
+    let resumed = resumed.iter().any(|run| run.target == database && PURGES.contains(&run.command.as_str()));
+    let request = Request { resumed, ..request };
+    let mut plan = purge::plan(store.as_mut(), request, &ways, &context.settings.work_dir())?;
     warnings.extend(plan.remarks.iter().cloned());
     if !really || plan.is_empty() {
         plan.count(store.as_mut(), &context.cancel)?;
@@ -73,7 +86,11 @@ pub(super) fn purge(context: &Context, id: &str, wish: &Wish, warnings: &mut Vec
         }
         // A name that is asked for and stays taken is a no.
         let refused = plan.is_empty() && plan.request.name.is_some();
-        let exit = if refused { report::code(Kind::Differs) } else { 0 };
+        let exit = match (refused, plan.stuck.total) {
+            (true, _) => report::code(Kind::Differs),
+            (false, 0) => 0,
+            (false, _) => report::PARTIAL,
+        };
         return Ok((Cleanup::PurgePlan(plan), exit));
     }
     let confirmed = context.consent().to("remove what is deleted, for good")?;
@@ -95,21 +112,17 @@ pub(super) fn purge(context: &Context, id: &str, wish: &Wish, warnings: &mut Vec
         }
         None => None,
     };
-    match purge::carry_out(plan, store.as_mut(), &ways, &context.work(), &confirmed) {
-        Ok(mut purged) => {
-            purged.kept = kept;
-            journal.close("done");
-            warnings.extend(permissions(context, &address, &purged)?);
-            let exit = if purged.failures.total > 0 { report::PARTIAL } else { 0 };
-            Ok((Cleanup::Purged(purged), exit))
-        }
-        Err(failure) => {
-            warnings.extend(kept.map(|kept| format!("what was to go is in {}", shown(&kept.file))));
-            // What went, went with all that was its own, so the next purge has nothing to put right.
-            journal.close("ended early");
-            Err(failure)
-        }
+    let (mut purged, ended) = purge::carry_out(plan, store.as_mut(), &ways, &context.work(), &confirmed);
+    purged.kept = kept;
+    if let Err(failure) = ended {
+        warnings.push(report::so_far(&Cleanup::Purged(purged)));
+        // Its journal stays open: the next purge knows by it that rows may have lost their artifacts.
+        return Err(failure);
     }
+    journal.close("done");
+    warnings.extend(permissions(context, &address, &purged)?);
+    let exit = if purged.failures.total + purged.bereft.total > 0 { report::PARTIAL } else { 0 };
+    Ok((Cleanup::Purged(purged), exit))
 }
 
 /// The limit, in milliseconds since 1970. One who names an experiment asks for no time.
@@ -138,9 +151,19 @@ pub(super) fn open(context: &Context, address: &StoreAddress) -> Outcome<Box<dyn
 
 /// Basic-auth's own database is not touched; SQLite gives an experiment's id away again.
 fn permissions(context: &Context, address: &StoreAddress, purged: &purge::Purged) -> Outcome<Option<String>> {
-    let experiments = purged.gone.get(&crate::domain::cleanup::belongings::Root::Experiment).copied().unwrap_or(0);
+    if purged.gone.get(&Root::Experiment).copied().unwrap_or(0) == 0 {
+        return Ok(None);
+    }
     let own = context.settings.auth_store_uri()?.filter(|auth| auth.to_string() != address.to_string());
-    Ok(own.filter(|_| experiments > 0).map(|auth| {
-        format!("permissions on the experiments that are gone stay in {auth}: revoke them, SQLite gives ids away again")
-    }))
+    Ok(match (own, address) {
+        (Some(auth), _) => {
+            let what = "permissions on the experiments that are gone stay in";
+            Some(format!("{what} {auth}: revoke them, SQLite gives ids away again"))
+        }
+        (None, StoreAddress::Sqlite(_)) => Some(
+            "SQLite gives the ids of experiments away again: with basic-auth, revoke the permissions on those that are gone"
+                .to_owned(),
+        ),
+        _ => None,
+    })
 }

@@ -26,8 +26,8 @@ pub struct Deleted {
     pub address: Option<String>,
     /// Whether itself was deleted before the time; else only its experiment was (a logged model).
     pub itself: bool,
-    /// Whether it, or its experiment, has the tag that keeps it.
-    pub kept: bool,
+    /// Why it stays whatever is asked for: a tag, a child, a row of another application's.
+    pub kept: Option<String>,
     /// Whether the database tells when it was deleted; else its end has to do.
     pub dated: bool,
 }
@@ -45,8 +45,8 @@ pub struct DeletedExperiment {
     pub active: u64,
     /// Deleted runs in it that were not deleted before the time.
     pub young: u64,
-    /// Whether it has the tag that keeps it.
-    pub kept: bool,
+    /// Why it stays whatever is asked for: a tag, a row of another application's.
+    pub kept: Option<String>,
     /// Whether a guardrail of the gateway uses a scorer of it.
     pub guards: bool,
     /// Whether it was deleted before the time.
@@ -140,6 +140,12 @@ pub trait Purge {
     /// Target: the database failed; the same for all that follow.
     fn named(&mut self, word: &str) -> Outcome<Vec<Named>>;
 
+    /// How many logged models that are not deleted lose metrics: the deleted runs that measured them take them along.
+    ///
+    /// # Errors
+    /// As [`Purge::named`].
+    fn losers(&mut self, selection: &Selection) -> Outcome<u64>;
+
     /// Every model version that is not deleted.
     ///
     /// # Errors
@@ -220,8 +226,9 @@ pub trait Purge {
     /// rows as JSON.
     ///
     /// # Errors
-    /// As [`Purge::remove`], or what `keep` failed with: then those rows stay.
-    fn remove_parentless(&mut self, keep: &mut Keep<'_>, cancel: &Cancel) -> Outcome<Counts>;
+    /// As [`Purge::remove`], or what `keep` failed with: then those rows stay. What a lock of others kept from going is told
+    /// by table.
+    fn remove_parentless(&mut self, keep: &mut Keep<'_>, cancel: &Cancel) -> Outcome<(Counts, Vec<(String, String)>)>;
 }
 
 /// Is given the rows of a table before they are gone.

@@ -92,6 +92,15 @@ pub(super) fn cleanup(it: &Cleanup) -> String {
     }
 }
 
+/// What one that ended early has done, in a sentence.
+pub(super) fn so_far(it: &Cleanup) -> String {
+    match it {
+        Cleanup::Purged(purged) => cleanup_purge::so_far(purged),
+        Cleanup::Swept(swept) => cleanup_orphans::so_far(swept),
+        Cleanup::Old(_) | Cleanup::PurgePlan(_) | Cleanup::Orphans(_) => "nothing was done".to_owned(),
+    }
+}
+
 /// The document of a clean-up.
 pub(super) fn cleanup_value(it: &Cleanup) -> Value {
     match it {

@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 
 use super::human::{BAD, BOLD, CARE, GOOD, painted};
 use super::json::time;
-use super::table::{bytes, grouped, seconds, table};
-use crate::cleanup::orphans::{Plan, Sum, Swept, Told};
+use super::table::{bytes, grouped, line, seconds, table};
+use crate::cleanup::orphans::{Plan, PutBack, Sum, Swept, Told};
 use crate::domain::address::shown;
 use crate::domain::cleanup::unit::QUARANTINE;
 use crate::engine::purge::Counts;
@@ -32,7 +32,8 @@ fn list(head: &str, told: &Told) -> String {
     }
     let mut out = format!("\n{head}\n");
     for (path, why) in told.named.iter().take(LISTED) {
-        let why = if why.is_empty() { String::new() } else { format!(": {why}") };
+        let why = if why.is_empty() { String::new() } else { format!(": {}", line(why)) };
+        let path = if path.is_empty() { "(the root itself)".to_owned() } else { line(path) };
         out.push_str(&format!("  {path}{why}\n"));
     }
     let more = told.total.saturating_sub(LISTED as u64);
@@ -68,11 +69,17 @@ fn lost(plan: &Plan) -> String {
         ),
         &plan.strangers,
     ));
+    let head = format!(
+        "No row refers to these, and this database does not know the folders they lie in ({}; --sole-owner takes them):",
+        counted(plan.unknown.places, "place")
+    );
+    out.push_str(&list(&painted(CARE, &head), &plan.unknown_folders));
     out.push_str(&list(&painted(BAD, &format!("Could not be read ({}):", grouped(plan.unread.total))), &plan.unread));
     if plan.elsewhere > 0 {
-        let s = if plan.elsewhere == 1 { "lies" } else { "lie" };
-        let versions = counted(plan.elsewhere, "model version or logged model");
-        out.push_str(&format!("\n{versions} {s} outside of this root and were not looked at.\n"));
+        let n = grouped(plan.elsewhere);
+        out.push_str(&format!(
+            "\nNot looked at, for they lie outside of this root: model versions and logged models, {n}.\n"
+        ));
     }
     out
 }
@@ -83,16 +90,18 @@ pub(super) fn plan(plan: &Plan) -> String {
     if plan.request.root.is_some() {
         out.push_str(&format!("  with a row  {}\n", sum(plan.known)));
         out.push_str(&format!("  without     {}\n", sum(plan.all_orphans())));
-        if plan.young.places > 0 {
-            out.push_str(&format!("  too young   {}\n", sum(plan.young)));
+        for (word, own) in [("too young", plan.young), ("unknown", plan.unknown), ("left", plan.left)] {
+            if own.places > 0 {
+                out.push_str(&format!("  {word:<10}  {}\n", sum(own)));
+            }
         }
     }
     if !plan.first.is_empty() {
-        let line = |found: &Found| {
+        let row = |found: &Found| {
             let newest = at(found.newest).unwrap_or_default();
-            vec![found.path.clone(), grouped(found.files), bytes(found.bytes), newest]
+            vec![line(&found.path), grouped(found.files), bytes(found.bytes), newest]
         };
-        let lines = plan.first.iter().take(LISTED).map(line).collect();
+        let lines = plan.first.iter().take(LISTED).map(row).collect();
         out.push_str(&format!("\n{}\n", painted(BOLD, "No row refers to these; they would go into quarantine:")));
         out.push_str(&table(&["place", "files", "bytes", "newest file"], lines, &[1, 2]));
         let more = plan.all_orphans().places.saturating_sub(LISTED as u64);
@@ -103,8 +112,17 @@ pub(super) fn plan(plan: &Plan) -> String {
     if !plan.quarantine.is_empty() {
         out.push_str(&format!("\n{}\n", painted(BOLD, &format!("In quarantine ({QUARANTINE}):"))));
         for batch in &plan.quarantine {
-            let what = if batch.due { "would be removed" } else { "stays: it is too young" };
-            out.push_str(&format!("  {}  {}; {what}\n", batch.id, sum(batch.sum)));
+            let what = match (batch.own, batch.due) {
+                (false, _) => "of another database, left alone",
+                (true, true) => "would be removed",
+                (true, false) => "waits until it is old enough",
+            };
+            if batch.sum.places > 0 {
+                out.push_str(&format!("  {}  {}; {what}\n", batch.id, sum(batch.sum)));
+            }
+            if batch.back.places > 0 && batch.own {
+                out.push_str(&format!("  {}  {}; would come back: there is a row\n", batch.id, sum(batch.back)));
+            }
         }
     }
     if !plan.rows.is_empty() {
@@ -122,7 +140,8 @@ pub(super) fn plan(plan: &Plan) -> String {
 
 /// The text of what was done.
 pub(super) fn swept(it: &Swept) -> String {
-    let word = if it.failures.total == 0 { painted(GOOD, "Done") } else { painted(BAD, "Done in part") };
+    let whole = it.failures.total + it.plan.unread.total == 0;
+    let word = if whole { painted(GOOD, "Done") } else { painted(BAD, "Done in part") };
     let mut out = format!("{word} in {}\n{}", seconds(it.took), head(&it.plan));
     if it.plan.request.root.is_some() {
         out.push_str(&format!("  quarantine  {}", sum(it.aside)));
@@ -148,11 +167,29 @@ pub(super) fn swept(it: &Swept) -> String {
 }
 
 /// The text of a batch that came back.
-pub(super) fn put_back(batch: &str, back: Sum, failures: &Told) -> String {
-    let word = if failures.total == 0 { painted(GOOD, "Put back") } else { painted(BAD, "Put back in part") };
-    let mut out = format!("{word}: {} of batch {batch}\n", sum(back));
-    out.push_str(&list(&painted(BAD, &format!("{} stay in quarantine:", grouped(failures.total))), failures));
+pub(super) fn put_back(it: &PutBack) -> String {
+    let word = match (it.done, it.failures.total) {
+        (false, _) => painted(BOLD, "Plan, nothing was changed: would come back"),
+        (true, 0) => painted(GOOD, "Put back"),
+        (true, _) => painted(BAD, "Put back in part"),
+    };
+    let mut out = format!("{word}: {} of batch {}\n", sum(it.sum), it.batch);
+    out.push_str(&list(&painted(BAD, &format!("{} stay in quarantine:", grouped(it.failures.total))), &it.failures));
     out
+}
+
+/// What one that ended early has done, in a sentence.
+pub(super) fn so_far(it: &Swept) -> String {
+    let rows: u64 = it.rows.values().sum();
+    let kept = it.rows_file.as_deref().map_or(String::new(), |file| format!(", kept in {}", shown(file)));
+    format!(
+        "so far {} are in quarantine (batch {}), {} came back, {} were removed, {} rows were removed{kept}",
+        sum(it.aside),
+        it.batch,
+        counted(it.back.places, "place"),
+        counted(it.removed.places, "place"),
+        grouped(rows)
+    )
 }
 
 fn sum_value(sum: Sum) -> Value {
@@ -172,7 +209,8 @@ pub(super) fn plan_value(plan: &Plan) -> Value {
     };
     let gone: Vec<Value> = plan.gone.named.iter().map(|(what, place)| json!({"what": what, "place": place})).collect();
     let batch = |batch: &crate::cleanup::orphans::Batch| {
-        let mut value = json!({"batch": batch.id, "due": batch.due});
+        let mut value =
+            json!({"batch": batch.id, "due": batch.due, "own": batch.own, "come_back": sum_value(batch.back)});
         super::json::merge(&mut value, sum_value(batch.sum));
         value
     };
@@ -185,6 +223,9 @@ pub(super) fn plan_value(plan: &Plan) -> Value {
         "orphans": sum_value(plan.all_orphans()),
         "places": plan.first.iter().map(place).collect::<Vec<_>>(),
         "too_young": sum_value(plan.young),
+        "unknown": sum_value(plan.unknown),
+        "unknown_folders": told_value(&plan.unknown_folders),
+        "left": sum_value(plan.left),
         "quarantine": plan.quarantine.iter().map(batch).collect::<Vec<_>>(),
         "without_files": {"total": plan.gone.total, "named": gone},
         "outside_root": plan.elsewhere,
@@ -216,6 +257,6 @@ pub(super) fn swept_value(it: &Swept) -> Value {
 }
 
 /// The document of a batch that came back.
-pub(super) fn put_back_value(batch: &str, back: Sum, failures: &Told) -> Value {
-    json!({"batch": batch, "put_back": sum_value(back), "failures": told_value(failures)})
+pub(super) fn put_back_value(it: &PutBack) -> Value {
+    json!({"batch": it.batch, "done": it.done, "put_back": sum_value(it.sum), "failures": told_value(&it.failures)})
 }

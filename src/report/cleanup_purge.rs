@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::human::{BAD, BOLD, CARE, GOOD, painted};
-use super::table::{bytes, grouped, seconds, table};
+use super::table::{bytes, grouped, line, seconds, table};
 use crate::cleanup::purge::{List, Plan, Purged};
 use crate::domain::address::shown;
 use crate::domain::cleanup::belongings::Root;
@@ -18,7 +18,8 @@ fn plural(kind: Root, count: u64) -> String {
 }
 
 fn things(all: impl IntoIterator<Item = (Root, u64)>) -> String {
-    let words: Vec<String> = all.into_iter().map(|(kind, count)| plural(kind, count)).collect();
+    let some = all.into_iter().filter(|(_, count)| *count > 0);
+    let words: Vec<String> = some.map(|(kind, count)| plural(kind, count)).collect();
     if words.is_empty() { "nothing".to_owned() } else { words.join(", ") }
 }
 
@@ -33,7 +34,7 @@ fn list(head: &str, list: &List) -> String {
     }
     let mut out = format!("\n{head}\n");
     for one in list.named.iter().take(LISTED) {
-        out.push_str(&format!("  {} {}: {}\n", one.kind.word(), one.id, one.why));
+        out.push_str(&format!("  {} {}: {}\n", one.kind.word(), line(&one.id), line(&one.why)));
     }
     let more = list.total.saturating_sub(LISTED as u64);
     if more > 0 {
@@ -44,6 +45,29 @@ fn list(head: &str, list: &List) -> String {
 
 fn protected(plan: &Plan) -> String {
     list(&painted(CARE, &format!("Deleted, and stays ({}):", grouped(plan.protected.total))), &plan.protected)
+}
+
+/// What goes, by name.
+fn named(plan: &Plan) -> String {
+    if plan.named.is_empty() {
+        return String::new();
+    }
+    let mut out = format!("\n{}\n", painted(BOLD, "To be removed:"));
+    for (kind, id) in plan.named.iter().take(LISTED) {
+        out.push_str(&format!("  {} {}\n", kind.word(), line(id)));
+    }
+    let all: u64 = plan.things.iter().filter(|(kind, _)| *kind != Root::Trace).map(|(_, count)| count).sum();
+    let more = all.saturating_sub(LISTED as u64);
+    if more > 0 {
+        out.push_str(&format!("  and {} more: --output json\n", grouped(more)));
+    }
+    out
+}
+
+/// What one that ended early has removed, in a sentence.
+pub(super) fn so_far(it: &Purged) -> String {
+    let gone = things(it.gone.iter().map(|(k, n)| (*k, *n)));
+    format!("so far {gone} are gone, with {} files; the next purge goes on", grouped(it.files))
 }
 
 fn head(plan: &Plan) -> String {
@@ -63,7 +87,18 @@ pub(super) fn plan(plan: &Plan) -> String {
         (true, None) => {}
     }
     out.push_str(&plan.rows.as_ref().map_or(String::new(), rows));
+    out.push_str(&named(plan));
     out.push_str(&protected(plan));
+    out.push_str(&list(
+        &painted(
+            BAD,
+            &format!(
+                "Would stay, for its artifacts cannot go ({}; --artifacts none: rows alone):",
+                grouped(plan.stuck.total)
+            ),
+        ),
+        &plan.stuck,
+    ));
     out.push_str(if plan.is_empty() {
         "\nNothing is to be removed.\n"
     } else {
@@ -74,11 +109,16 @@ pub(super) fn plan(plan: &Plan) -> String {
 
 /// The text of a purge.
 pub(super) fn purged(it: &Purged) -> String {
-    let word = if it.failures.total == 0 { painted(GOOD, "Removed") } else { painted(BAD, "Removed in part") };
-    let mut out = format!("{word} {} in {}\n", things(it.gone.iter().map(|(k, n)| (*k, *n))), seconds(it.took));
+    let whole = it.failures.total + it.bereft.total == 0;
+    let word = if whole { painted(GOOD, "Removed:") } else { painted(BAD, "Removed in part:") };
+    let mut out = format!("{word} {}, in {}\n", things(it.gone.iter().map(|(k, n)| (*k, *n))), seconds(it.took));
     out.push_str(&head(&it.plan));
     out.push_str(&if it.plan.request.artifacts {
-        format!("  artifacts  {} files, {}\n", grouped(it.files), bytes(it.bytes))
+        let none = match it.without_files {
+            0 => String::new(),
+            n => format!("; {} had no file", grouped(n)),
+        };
+        format!("  artifacts  {} files, {}{none}\n", grouped(it.files), bytes(it.bytes))
     } else {
         "  artifacts  none: the files stay\n".to_owned()
     });
@@ -97,6 +137,8 @@ pub(super) fn purged(it: &Purged) -> String {
     out.push_str(&protected(&it.plan));
     let head = format!("{} could not go, and keep their rows; the next purge tries again:", grouped(it.failures.total));
     out.push_str(&list(&painted(BAD, &head), &it.failures));
+    let head = "Restored in the moment in which its artifacts were removed; these live, and their files are gone:";
+    out.push_str(&list(&painted(BAD, head), &it.bereft));
     if !it.plan.database.starts_with("postgres") {
         let note = painted(CARE, "Note:");
         out.push_str(&format!(
@@ -138,6 +180,8 @@ pub(super) fn plan_value(plan: &Plan) -> Value {
         "bytes_whole": plan.bytes.map(|(_, whole)| whole),
         "rows": plan.rows,
         "protected": list_value(&plan.protected),
+        "stuck": list_value(&plan.stuck),
+        "named": plan.named.iter().map(|(kind, id)| json!({"kind": kind.word(), "id": id})).collect::<Vec<_>>(),
     });
     super::json::merge(&mut value, things_value(plan.things.iter().copied()));
     value
@@ -156,6 +200,8 @@ pub(super) fn purged_value(it: &Purged) -> Value {
             "bytes": it.bytes,
             "bytes_whole": true,
             "failures": list_value(&it.failures),
+            "restored_without_files": list_value(&it.bereft),
+            "without_files": it.without_files,
             "spared": it.spared,
             "backup": it.kept.as_ref().map(|kept| json!({"file": shown(&kept.file), "rows": kept.rows})),
             "milliseconds": it.took.as_millis() as u64,

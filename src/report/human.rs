@@ -56,7 +56,7 @@ pub(super) fn text(result: &Result<'_>) -> String {
         Result::PromotionHistory(history) => promote::history(history),
         Result::Models(told) => models::text(told),
         Result::Cleanup(it) => cleanup::cleanup(it),
-        Result::PutBack(batch, sum, failures) => cleanup_orphans::put_back(batch, *sum, failures),
+        Result::PutBack(it) => cleanup_orphans::put_back(it),
         Result::CleanupByPolicy(all) => cleanup::by_policy(all),
         Result::CleanupBatches(batches) => cleanup::batches(batches),
         Result::CleanupUndone(id, undone) => cleanup::undone(id, undone),

@@ -108,7 +108,7 @@ fn value(result: &Result<'_>) -> Value {
         Result::PromotionHistory(history) => promote::history_value(history),
         Result::Models(told) => models::value(told),
         Result::Cleanup(it) => cleanup::cleanup_value(it),
-        Result::PutBack(batch, sum, failures) => cleanup_orphans::put_back_value(batch, *sum, failures),
+        Result::PutBack(it) => cleanup_orphans::put_back_value(it),
         Result::CleanupByPolicy(all) => cleanup::by_policy_value(all),
         Result::CleanupBatches(batches) => cleanup::batches_value(batches),
         Result::CleanupUndone(id, undone) => cleanup::undone_value(id, undone),

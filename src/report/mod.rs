@@ -25,7 +25,7 @@ use crate::backup::repository::Listed;
 use crate::backup::restore::{Ready, Restored};
 use crate::backup::verify::{Verified, Wanted};
 use crate::cleanup::Cleanup;
-use crate::cleanup::orphans::{Sum, Told as Untold};
+use crate::cleanup::orphans::PutBack;
 use crate::cleanup::undo::{Batched, Undone};
 use crate::config::Setting;
 use crate::demo::Shown;
@@ -129,8 +129,8 @@ pub enum Result<'a> {
     Cleanup(&'a Cleanup),
     /// The same by each entry of the configuration.
     CleanupByPolicy(&'a [Cleanup]),
-    /// What came back from quarantine: the batch, how much, what did not.
-    PutBack(&'a str, Sum, &'a Untold),
+    /// A batch that came back from quarantine.
+    PutBack(&'a PutBack),
     /// Batches, and what of them can be put back.
     CleanupBatches(&'a [(Told, Batched)]),
     /// A batch that was put back.
@@ -143,6 +143,11 @@ pub enum Result<'a> {
     Init(&'a init::Plan),
     /// A script that is the result.
     Script(&'a str),
+}
+
+/// What a clean-up that ended early has done, in a sentence.
+pub fn so_far(it: &Cleanup) -> String {
+    cleanup::so_far(it)
 }
 
 /// Prints for one run.

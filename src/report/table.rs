@@ -18,6 +18,11 @@ pub(super) fn table(head: &[&str], rows: Vec<Vec<String>>, numbers: &[usize]) ->
     format!("{}\n", lines.join("\n"))
 }
 
+/// A text from outside in one line.
+pub(super) fn line(text: &str) -> String {
+    text.chars().flat_map(|c| if c.is_control() { c.escape_debug().collect::<Vec<_>>() } else { vec![c] }).collect()
+}
+
 /// `1234567` as `1,234,567`.
 pub(super) fn grouped(number: u64) -> String {
     let digits = number.to_string();

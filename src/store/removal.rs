@@ -37,11 +37,25 @@ impl Dialect {
 pub(super) struct Statements {
     dialect: Dialect,
     tables: Vec<Arc<TableDef>>,
+    referrers: Vec<Referrer>,
+}
+
+/// A foreign key of a table that is not MLflow's.
+#[derive(Debug, Clone)]
+pub(super) struct Referrer {
+    /// The table, as SQL writes it.
+    pub(super) table: String,
+    /// Its column.
+    pub(super) column: String,
+    /// MLflow's table that it refers to.
+    pub(super) parent: String,
+    /// That table's column.
+    pub(super) key: String,
 }
 
 impl Statements {
-    pub(super) fn new(dialect: Dialect, tables: &[Arc<TableDef>]) -> Statements {
-        Statements { dialect, tables: tables.to_vec() }
+    pub(super) fn new(dialect: Dialect, tables: &[Arc<TableDef>], referrers: Vec<Referrer>) -> Statements {
+        Statements { dialect, tables: tables.to_vec(), referrers }
     }
 
     pub(super) fn has(&self, table: &str, column: &str) -> bool {
@@ -149,23 +163,43 @@ impl Statements {
         }
     }
 
-    fn kept(&self, alias: &str, root: Root, tags: &str, tag: &str) -> String {
-        let own = format!(
-            "EXISTS (SELECT 1 FROM {tags} k WHERE k.{tag} = '{KEEP}' AND k.{key} = {alias}.{key})",
-            key = root.key()
-        );
-        if root == Root::Experiment || !self.has("experiment_tags", "key") {
-            return own;
+    /// Whether a tag keeps it, or its experiment.
+    fn tagged(&self, alias: &str, root: Root) -> String {
+        let (tags, tag) = match root {
+            Root::Run => ("tags", "key"),
+            Root::Model => ("logged_model_tags", "tag_key"),
+            Root::Trace => ("trace_tags", "key"),
+            Root::Experiment => ("experiment_tags", "key"),
+        };
+        let mut any = Vec::new();
+        if self.has(tags, tag) {
+            any.push(format!(
+                "EXISTS (SELECT 1 FROM {tags} k WHERE k.{tag} = '{KEEP}' AND k.{key} = {alias}.{key})",
+                key = root.key()
+            ));
         }
-        format!("({own} OR {})", self.kept_experiment(alias))
+        if root != Root::Experiment {
+            any.push(self.tagged(alias, Root::Experiment));
+        }
+        if any.is_empty() { "false".to_owned() } else { format!("({})", any.join(" OR ")) }
     }
 
-    fn kept_experiment(&self, alias: &str) -> String {
-        if self.has("experiment_tags", "key") {
-            self.kept(alias, Root::Experiment, "experiment_tags", "key")
-        } else {
-            "false".to_owned()
+    /// Why it stays, for people, or NULL.
+    fn kept(&self, alias: &str, root: Root) -> String {
+        let mut whens = vec![(self.tagged(alias, root), format!("the tag {KEEP} keeps it"))];
+        for referrer in self.referrers.iter().filter(|r| r.parent == root.table() && r.key == root.key()) {
+            let (table, column) = (&referrer.table, quote(&referrer.column));
+            let there = format!("EXISTS (SELECT 1 FROM {table} x WHERE x.{column} = {alias}.{})", root.key());
+            whens.push((there, format!("a row of the table {table}, which is not MLflow's, refers to it")));
         }
+        if root == Root::Run {
+            let children = "SELECT t.value FROM tags t JOIN runs c ON c.run_uuid = t.run_uuid
+                            WHERE t.key = 'mlflow.parentRunId' AND c.lifecycle_stage = 'active'";
+            let parent = format!("{alias}.run_uuid IN ({children})");
+            whens.push((parent, "a run that is not deleted has it as its parent".to_owned()));
+        }
+        let whens: Vec<String> = whens.iter().map(|(when, why)| format!("WHEN {when} THEN {}", literal(why))).collect();
+        format!("CASE {} END", whens.join(" "))
     }
 
     fn of_experiments(alias: &str, selection: &Selection) -> String {
@@ -182,13 +216,13 @@ impl Statements {
         format!("r.lifecycle_stage = 'deleted' AND {} < {}", self.when_of_run(), selection.before)
     }
 
-    /// Id, experiment, address, whether itself, whether kept, whether dated.
+    /// Id, experiment, address, whether itself, why kept, whether dated.
     pub(super) fn runs(&self, selection: &Selection) -> String {
         let dated = if self.has("runs", "deleted_time") { "r.deleted_time IS NOT NULL" } else { "false" };
         format!(
             "SELECT r.run_uuid, CAST(r.experiment_id AS TEXT), r.artifact_uri, true, {}, {dated} FROM runs r
              WHERE {}{} ORDER BY r.start_time, r.run_uuid",
-            self.kept("r", Root::Run, "tags", "key"),
+            self.kept("r", Root::Run),
             self.old_run(selection),
             Self::of_experiments("r", selection)
         )
@@ -208,7 +242,7 @@ impl Statements {
             "SELECT m.model_id, CAST(m.experiment_id AS TEXT), m.artifact_location, {itself}, {}, true
              FROM logged_models m JOIN experiments e ON e.experiment_id = m.experiment_id
              WHERE ({itself} OR e.lifecycle_stage = 'deleted'){} ORDER BY m.creation_timestamp_ms, m.model_id",
-            self.kept("m", Root::Model, "logged_model_tags", "tag_key"),
+            self.kept("m", Root::Model),
             Self::of_experiments("m", selection)
         )
     }
@@ -222,7 +256,7 @@ impl Statements {
         }
     }
 
-    /// Id, name, address, active runs, young runs, whether kept, guards, old.
+    /// Id, name, address, active runs, young runs, why kept, guards, old.
     pub(super) fn experiments(&self, selection: &Selection) -> String {
         let (run, before) = (self.when_of_run(), selection.before);
         let when = if self.has("experiments", "last_update_time") {
@@ -239,7 +273,7 @@ impl Statements {
                         max(CASE WHEN r.lifecycle_stage = 'deleted' THEN {run} END) AS newest
                  FROM runs r GROUP BY r.experiment_id) x ON x.experiment_id = e.experiment_id
              WHERE e.lifecycle_stage = 'deleted'{} ORDER BY e.experiment_id",
-            self.kept_experiment("e"),
+            self.kept("e", Root::Experiment),
             self.guards(),
             Self::of_experiments("e", selection)
         )
@@ -261,10 +295,10 @@ impl Statements {
         let (sql, lock) = match root {
             Root::Run => (
                 format!(
-                    "SELECT r.run_uuid FROM runs r WHERE {} AND {} AND NOT {}{} ORDER BY r.run_uuid",
+                    "SELECT r.run_uuid FROM runs r WHERE {} AND {} AND {} IS NULL{} ORDER BY r.run_uuid",
                     one_of("r.run_uuid"),
                     self.old_run(selection),
-                    self.kept("r", root, "tags", "key"),
+                    self.kept("r", root),
                     not_version("run_id", "r.run_uuid")
                 ),
                 "r",
@@ -272,10 +306,10 @@ impl Statements {
             Root::Model => (
                 format!(
                     "SELECT m.model_id FROM logged_models m JOIN experiments e ON e.experiment_id = m.experiment_id
-                     WHERE {} AND ({} OR {deleted}) AND NOT {}{} ORDER BY m.model_id",
+                     WHERE {} AND ({} OR {deleted}) AND {} IS NULL{} ORDER BY m.model_id",
                     one_of("m.model_id"),
                     Self::deleted_model(selection),
-                    self.kept("m", root, "logged_model_tags", "tag_key"),
+                    self.kept("m", root),
                     not_version("source", "'models:/' || m.model_id")
                 ),
                 "m, e",
@@ -285,7 +319,7 @@ impl Statements {
                     "SELECT t.request_id FROM trace_info t JOIN experiments e ON e.experiment_id = t.experiment_id
                      WHERE {} AND {deleted} AND NOT {} ORDER BY t.request_id",
                     one_of("t.request_id"),
-                    self.kept_experiment("e")
+                    self.tagged("e", Root::Experiment)
                 ),
                 "t, e",
             ),
@@ -304,18 +338,31 @@ impl Statements {
                 } else {
                     String::new()
                 };
-                let (kept, guards) = (self.kept_experiment("e"), self.guards());
+                let (kept, guards) = (self.kept("e", Root::Experiment), self.guards());
                 let one_of = one_of("e.experiment_id");
                 (
                     format!(
                         "SELECT CAST(e.experiment_id AS TEXT) FROM experiments e WHERE {one_of} AND {deleted}{when}
-                         AND NOT {kept} AND NOT {guards}{empty} ORDER BY e.experiment_id"
+                         AND {kept} IS NULL AND NOT {guards}{empty} ORDER BY e.experiment_id"
                     ),
                     "e",
                 )
             }
         };
         if locked && self.dialect == Dialect::Postgres { format!("{sql} FOR UPDATE OF {lock}") } else { sql }
+    }
+
+    /// How many logged models that are not deleted lose metrics with the deleted runs that measured them.
+    pub(super) fn losers(&self, selection: &Selection) -> Option<String> {
+        (self.has("logged_model_metrics", "run_id") && self.has_root(Root::Model)).then(|| {
+            format!(
+                "SELECT count(DISTINCT l.model_id) FROM runs r JOIN logged_model_metrics g ON g.run_id = r.run_uuid
+                 JOIN logged_models l ON l.model_id = g.model_id JOIN experiments e ON e.experiment_id = l.experiment_id
+                 WHERE l.lifecycle_stage <> 'deleted' AND e.lifecycle_stage <> 'deleted' AND {}{}",
+                self.old_run(selection),
+                Self::of_experiments("r", selection)
+            )
+        })
     }
 
     /// Name for people, run, source, storage location; `None`: there is no registry yet.
@@ -417,7 +464,7 @@ mod tests {
 
     fn statements(dialect: Dialect) -> Statements {
         let newest = Catalogue::embedded().expect("the catalogue").newest(Line::Tracking).expect("a revision");
-        Statements::new(dialect, &newest.tables)
+        Statements::new(dialect, &newest.tables, Vec::new())
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 pub use plan::{Batch, Plan, Request, plan};
-pub use quarantine::put_back;
+pub use quarantine::{PutBack, put_back};
 
 use crate::backup::place::Ways;
 use crate::domain::address::shown;
@@ -82,10 +82,8 @@ pub struct Swept {
     pub took: Duration,
 }
 
-/// Carries a plan out. `batch` is its id, `rows_file` a new file for rows that go.
-///
-/// # Errors
-/// Interrupted. Target: the database failed. Refused: the plan was. What is done by then is done; the next run goes on.
+/// Carries a plan out. `batch` is its id, `rows_file` a new file for rows that go. Gives what it came to also where it ended
+/// early: interrupted, or the database or the file failed. The next run goes on.
 pub fn carry_out(
     plan: Plan,
     batch: &str,
@@ -94,11 +92,8 @@ pub fn carry_out(
     ways: &Ways,
     work: &Work<'_>,
     confirmed: &Confirmed,
-) -> Outcome<Swept> {
+) -> (Swept, Outcome<()>) {
     let begun = Instant::now();
-    if let Some(failure) = &plan.refused {
-        return Err(failure.clone());
-    }
     let mut swept = Swept {
         plan,
         batch: batch.to_owned(),
@@ -110,41 +105,65 @@ pub fn carry_out(
         failures: Told::default(),
         took: Duration::ZERO,
     };
-    quarantine::empty(&mut swept, store, ways, work, confirmed)?;
-    quarantine::fill(&mut swept, store, ways, work, confirmed)?;
-    if swept.plan.rows.values().any(|rows| *rows > 0) {
-        rows(&mut swept, rows_file, store, work)?;
-    }
+    let ended = sweep(&mut swept, rows_file, store, ways, work, confirmed);
     swept.took = begun.elapsed();
-    Ok(swept)
+    (swept, ended)
+}
+
+fn sweep(
+    swept: &mut Swept,
+    rows_file: &Path,
+    store: &mut dyn Purge,
+    ways: &Ways,
+    work: &Work<'_>,
+    confirmed: &Confirmed,
+) -> Outcome<()> {
+    if let Some(failure) = &swept.plan.refused {
+        return Err(failure.clone());
+    }
+    // Where rows cannot be kept, nothing is begun.
+    let file = if swept.plan.rows.is_empty() { None } else { Some(private(rows_file)?) };
+    quarantine::empty(swept, store, ways, work, confirmed)?;
+    quarantine::fill(swept, store, ways, work, confirmed)?;
+    match file {
+        Some(file) => rows(swept, rows_file, file, store, work),
+        None => Ok(()),
+    }
+}
+
+fn unkept(path: &Path, error: &std::io::Error) -> Failure {
+    Failure::target(format!("the rows that go cannot be kept in {}: {error}", shown(path)))
+        .hint("--state-dir DIR names another folder; what was not kept is still in the database")
 }
 
 /// Removes rows without a parent, each when it is on the disk elsewhere.
-fn rows(swept: &mut Swept, path: &Path, store: &mut dyn Purge, work: &Work<'_>) -> Outcome<()> {
-    let failed = |e: std::io::Error| {
-        Failure::target(format!("the rows that go cannot be kept in {}: {e}", shown(path)))
-            .hint("--state-dir DIR names another folder; those rows are still in the database")
-    };
-    let mut file = private(path).map_err(failed)?;
-    let kept = store.remove_parentless(
-        &mut |table, rows| {
-            for row in rows {
+fn rows(swept: &mut Swept, path: &Path, mut file: File, store: &mut dyn Purge, work: &Work<'_>) -> Outcome<()> {
+    let failed = |e: std::io::Error| unkept(path, &e);
+    let Swept { rows, failures, rows_file, .. } = swept;
+    let done = store.remove_parentless(
+        &mut |table, gone| {
+            for row in gone {
                 writeln!(file, "{{\"table\":{},\"row\":{row}}}", serde_json::Value::from(table)).map_err(failed)?;
             }
-            file.sync_data().map_err(failed)
+            file.sync_data().map_err(failed)?;
+            *rows_file = Some(path.to_owned());
+            *rows.entry(table.to_owned()).or_default() += gone.len() as u64;
+            Ok(())
         },
         work.cancel,
     );
-    swept.rows_file = Some(path.to_owned());
-    swept.rows = kept?;
+    let (removed, stays) = done?;
+    *rows = removed;
+    for (table, why) in stays {
+        failures.add(&format!("rows of {table}"), why);
+    }
     Ok(())
 }
 
 /// A new file that only its owner reads.
-fn private(path: &Path) -> std::io::Result<File> {
+fn private(path: &Path) -> Outcome<File> {
     use std::os::unix::fs::OpenOptionsExt;
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder)?;
-    }
-    File::options().write(true).create_new(true).mode(0o600).open(path)
+    let made = path.parent().map_or(Ok(()), std::fs::create_dir_all);
+    let file = made.and_then(|()| File::options().write(true).create_new(true).mode(0o600).open(path));
+    file.map_err(|e| unkept(path, &e))
 }

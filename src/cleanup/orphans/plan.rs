@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use sha2::{Digest, Sha256};
+
 use super::{NAMED, Sum, Told};
 use crate::artifact::files::Met;
 use crate::backup::place::Ways;
@@ -10,7 +12,7 @@ use crate::cleanup::owners;
 use crate::domain::artifact_address::ArtifactAddress;
 use crate::domain::cleanup::belongings::Root;
 use crate::domain::cleanup::territory;
-use crate::domain::cleanup::unit::{QUARANTINE, Unit, unit};
+use crate::domain::cleanup::unit::{KEPT, QUARANTINE, Unit, folder, unit};
 use crate::domain::failure::{Failure, Outcome};
 use crate::domain::id;
 use crate::engine::cancel::Cancel;
@@ -18,6 +20,8 @@ use crate::engine::purge::{Counts, Purge, Version};
 use crate::store::sqlite::docket::Docket;
 use crate::store::sqlite::survey::{Found, Survey};
 
+/// Of so many places with a row one may have none; of more, somebody has to say that it is right.
+const MUCH: u64 = 10;
 /// Places that are looked at together.
 pub(super) const PAGE: usize = 500;
 
@@ -28,8 +32,9 @@ pub struct Request {
     pub before: i64,
     /// The artifact root: a folder from the root of the file system on, or objects of S3. `None`: rows alone.
     pub root: Option<ArtifactAddress>,
-    /// Go on although most of what is there has no row.
-    pub even_most: bool,
+    /// No other database has artifacts below the root: also what lies in folders of experiments that this one does not know,
+    /// and although much of what is there has no row.
+    pub sole_owner: bool,
 }
 
 /// What one run put into quarantine.
@@ -37,10 +42,16 @@ pub struct Request {
 pub struct Batch {
     /// The run's id.
     pub id: String,
-    /// What is in it.
+    /// What there is still no row for.
     pub sum: Sum,
+    /// What there is a row for by now, so that it comes back.
+    pub back: Sum,
     /// Whether it is old enough to be removed.
     pub due: bool,
+    /// Whether it was put there for this database; what was not is left alone.
+    pub own: bool,
+    /// Its folder.
+    pub(super) folder: String,
 }
 
 /// What would be done.
@@ -59,6 +70,12 @@ pub struct Plan {
     pub first: Vec<Found>,
     /// What has none and is too young.
     pub young: Sum,
+    /// What has none and lies in a folder that this database does not know, and the first of these folders.
+    pub unknown: Sum,
+    /// Those folders.
+    pub unknown_folders: Told,
+    /// What has none and is left: files of others are in it, or somebody put it back by hand.
+    pub left: Sum,
     /// Files that lie in no place of MLflow's shape, which nothing is done about.
     pub strangers: Told,
     /// What could not be read.
@@ -94,6 +111,9 @@ pub fn plan(store: &mut dyn Purge, request: Request, ways: &Ways, work_dir: &Pat
         orphans: BTreeMap::new(),
         first: Vec::new(),
         young: Sum::default(),
+        unknown: Sum::default(),
+        unknown_folders: Told::default(),
+        left: Sum::default(),
         strangers: Told::default(),
         unread: Told::default(),
         quarantine: Vec::new(),
@@ -112,7 +132,7 @@ pub fn plan(store: &mut dyn Purge, request: Request, ways: &Ways, work_dir: &Pat
         owners::versions(store, &plan.docket, Some(&root))?;
         owners::places(store, &plan.docket, Some(&root))?;
         plan.judge(store, &root, cancel)?;
-        plan.quarantine()?;
+        plan.quarantine(store, &root, cancel)?;
         let (named, total) = plan.survey.broken_promises(NAMED)?;
         plan.gone = Told { named, total };
         plan.refused = plan.refusal();
@@ -134,7 +154,8 @@ impl Plan {
 
     /// Whether there is nothing to be done.
     pub fn is_empty(&self) -> bool {
-        self.orphans.is_empty() && self.rows.is_empty() && !self.quarantine.iter().any(|batch| batch.due)
+        let waits = |batch: &Batch| batch.own && (batch.back.places > 0 || (batch.due && batch.sum.places > 0));
+        self.orphans.is_empty() && self.rows.is_empty() && !self.quarantine.iter().any(waits)
     }
 
     fn promises(&mut self, store: &mut dyn Purge, root: &ArtifactAddress) -> Outcome<()> {
@@ -171,7 +192,8 @@ impl Plan {
                 Met::File(entry) => &entry.path,
                 Met::Unreadable { path, why } => {
                     unread.add(path, why.as_str());
-                    return Ok(());
+                    // What is promised there may be there.
+                    return key(root, path).map_or(Ok(()), |place| survey.excuse(&place));
                 }
             };
             let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
@@ -195,10 +217,20 @@ impl Plan {
             after.clone_from(&end.path);
             let reasons = reasons(store, &self.docket, root, &page)?;
             for (found, reason) in page.into_iter().zip(reasons) {
-                if reason.is_some() || found.unread {
+                if found.files == 0 {
+                    // Of no shape after all: none of its files is an artifact.
+                } else if reason.is_some() {
                     self.known.add(found.files, found.bytes);
+                } else if found.mixed || self.survey.is_kept(&found.path)? {
+                    self.left.add(found.files, found.bytes);
                 } else if found.newest >= self.request.before {
                     self.young.add(found.files, found.bytes);
+                } else if !self.request.sole_owner && !self.is_known(root, &found.path)? {
+                    self.unknown.add(found.files, found.bytes);
+                    let folder = folder(&found.path);
+                    if !self.unknown_folders.named.iter().any(|(known, _)| known == folder) {
+                        self.unknown_folders.add(folder, "");
+                    }
                 } else {
                     self.survey.orphan(&found.path)?;
                     self.orphans.entry(found.kind).or_default().add(found.files, found.bytes);
@@ -210,32 +242,60 @@ impl Plan {
         }
     }
 
-    fn quarantine(&mut self) -> Outcome<()> {
-        for (id, places, files, bytes) in self.survey.batches()? {
+    /// Whether the folder that a place lies in is one of this database's: of an experiment, or with a place that has a row.
+    fn is_known(&self, root: &ArtifactAddress, path: &str) -> Outcome<bool> {
+        let Some(folder) = key(root, folder(path)) else { return Ok(false) };
+        if key(root, "").as_ref() == Some(&folder) {
+            return self.docket.is_place(&folder);
+        }
+        Ok(self.docket.is_place(&folder)? || self.docket.within(&folder, Root::Run, "")?.is_some())
+    }
+
+    fn quarantine(&mut self, store: &mut dyn Purge, root: &ArtifactAddress, cancel: &Cancel) -> Outcome<()> {
+        let own = owner(&self.database);
+        for folder in self.survey.batches()? {
             // A folder of such a name that is no batch of ours is left alone.
-            let Some(since) = id::time(&id) else { continue };
+            let Some((id, of)) = folder.split_once('.') else { continue };
+            let Some(since) = id::time(id) else { continue };
             let due = since.as_millisecond() < self.request.before;
-            self.quarantine.push(Batch { id, sum: Sum { places, files, bytes }, due });
+            let (mut sum, mut back, mut after) = (Sum::default(), Sum::default(), String::new());
+            loop {
+                cancel.check()?;
+                let page = self.survey.found(&folder, false, &after, PAGE)?;
+                let Some(end) = page.last() else { break };
+                after.clone_from(&end.path);
+                let reasons = reasons(store, &self.docket, root, &page)?;
+                for (found, reason) in page.iter().zip(reasons) {
+                    let list = if reason.is_some() { &mut back } else { &mut sum };
+                    list.add(found.files, found.bytes);
+                }
+            }
+            let own = of == own;
+            self.quarantine.push(Batch { id: id.to_owned(), sum, back, due, own, folder: folder.clone() });
         }
         Ok(())
     }
 
-    /// Where most has no row, it may be another server's, or another database is meant.
+    /// Where much has no row, it may be another server's, or another database is meant.
     fn refusal(&self) -> Option<Failure> {
         let (orphans, known) = (self.all_orphans().places, self.known.places);
-        if orphans <= known || self.request.even_most {
+        if orphans.saturating_mul(MUCH) <= known || self.request.sole_owner {
             return None;
         }
         let root = self.request.root.as_ref().map(ToString::to_string).unwrap_or_default();
         Some(
             Failure::refused(format!(
-                "{orphans} of {} places below {root} have no row in this database: another server's artifacts may lie \
-                 there, or this is not their database",
-                orphans + known + self.young.places
+                "{orphans} places below {root} have no row in this database, and only {known} have one: another server's \
+                 artifacts may lie there, or this is not their database"
             ))
-            .hint("if only this database uses that root, --even-most goes on"),
+            .hint("if only this database has artifacts below that root, --sole-owner goes on"),
         )
     }
+}
+
+/// A word for the database in the names of its batches.
+pub(super) fn owner(database: &str) -> String {
+    Sha256::digest(database).iter().take(4).map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Notes the place that something lies in.
@@ -244,25 +304,32 @@ pub(super) fn note(survey: &Survey, met: &Met, strangers: &mut Told) -> Outcome<
         Met::File(entry) => (&entry.path, Some(entry)),
         Met::Unreadable { path, .. } => (path, None),
     };
+    let within = format!("/{QUARANTINE}/");
+    if path.contains(&within) {
+        // The quarantine of a root below this one.
+        return Ok(());
+    }
     let aside = path.strip_prefix(QUARANTINE).and_then(|rest| rest.strip_prefix('/')).and_then(|r| r.split_once('/'));
     let (batch, path) = aside.unwrap_or(("", path.as_str()));
-    match (unit(path), entry) {
-        (Some(Unit { path, kind, id }), entry) => survey.add(&Found {
+    if batch == KEPT {
+        return survey.keep(path);
+    }
+    if !unit(path).is_some_and(|unit| unit.inside) && entry.is_some() {
+        strangers.add(path, "");
+    }
+    match unit(path) {
+        Some(Unit { path, kind, id, inside }) => survey.add(&Found {
             batch: batch.to_owned(),
             path: path.to_owned(),
             kind,
             id: id.to_owned(),
-            files: u64::from(entry.is_some()),
-            bytes: entry.map_or(0, |e| e.bytes),
+            files: u64::from(entry.is_some() && inside),
+            bytes: entry.filter(|_| inside).map_or(0, |e| e.bytes),
             // What does not tell its age is young.
-            newest: entry.map_or(i64::MIN, |e| e.modified.map_or(i64::MAX, |t| t.as_millisecond())),
-            unread: entry.is_none(),
+            newest: entry.map_or(i64::MIN, |e| e.since.map_or(i64::MAX, |t| t.as_millisecond())),
+            mixed: entry.is_none() || !inside,
         }),
-        (None, Some(_)) => {
-            strangers.add(path, "");
-            Ok(())
-        }
-        (None, None) => Ok(()),
+        None => Ok(()),
     }
 }
 
@@ -287,8 +354,8 @@ pub(super) fn reasons(
         if let Some(version) = docket.needed_by(found.kind, &found.id)? {
             return Ok(Some(format!("the model version {version} names it")));
         }
-        // A path that cannot be compared is never called an orphan's.
-        let Some(key) = key(root, &found.path) else { return Ok(Some("its path has no common form".to_owned())) };
+        // What cannot be compared is never called an orphan.
+        let Some(key) = key(root, &found.path) else { return Ok(Some("its path cannot be compared".to_owned())) };
         owners::other(docket, &key, found.kind, "")
     };
     page.iter().map(reason).collect()

@@ -2,11 +2,12 @@
 
 use std::path::Path;
 
-use super::plan::{PAGE, note, reasons};
+use super::plan::{PAGE, note, owner, reasons};
 use super::{Sum, Swept, Told};
+use crate::artifact::files::There;
 use crate::backup::place::Ways;
 use crate::domain::artifact_address::ArtifactAddress;
-use crate::domain::cleanup::unit::QUARANTINE;
+use crate::domain::cleanup::unit::{ARTIFACTS, KEPT, QUARANTINE};
 use crate::domain::consent::Confirmed;
 use crate::domain::failure::{Failure, Outcome};
 use crate::engine::copy::Work;
@@ -14,11 +15,18 @@ use crate::engine::pool;
 use crate::engine::purge::Purge;
 use crate::store::sqlite::survey::{Found, Survey};
 
-/// Folders within folders that are looked into for empty ones.
-const LEVELS: usize = 16;
+/// What of a place is moved: all that MLflow puts there.
+fn files(path: &str) -> String {
+    format!("{path}/{ARTIFACTS}")
+}
 
 fn place(batch: &str, path: &str) -> String {
-    format!("{QUARANTINE}/{batch}/{path}")
+    format!("{QUARANTINE}/{batch}/{}", files(path))
+}
+
+/// Removes the folder of a place when nothing is in it any more.
+fn tidy(ways: &Ways, root: &ArtifactAddress, path: &str) -> Outcome<()> {
+    reached(ways.emptied(&root.join(path)), root)?.tidy(&[ARTIFACTS])
 }
 
 /// One thing after the other, side by side; what failed is told, an interruption ends it.
@@ -67,9 +75,10 @@ pub(super) fn fill(
         after.clone_from(&end.path);
         let reasons = reasons(store, &swept.plan.docket, &root, &page)?;
         let page = page.into_iter().zip(reasons).filter(|(_, reason)| reason.is_none()).map(|(found, _)| found);
-        let batch = &swept.batch;
+        let batch = format!("{}.{}", swept.batch, owner(&swept.plan.database));
         let moved = each(page.collect(), work, &mut swept.failures, |found| {
-            within.relocate(&found.path, &place(batch, &found.path))
+            within.relocate(&files(&found.path), &place(&batch, &found.path))?;
+            tidy(ways, &root, &found.path)
         })?;
         moved.iter().for_each(|(found, ())| swept.aside.add(found.files, found.bytes));
     }
@@ -85,9 +94,9 @@ pub(super) fn empty(
 ) -> Outcome<()> {
     let Some(root) = swept.plan.request.root.clone() else { return Ok(()) };
     let within = reached(ways.moved_within(&root), &root)?;
-    let batches: Vec<String> = swept.plan.quarantine.iter().map(|batch| batch.id.clone()).collect();
-    let due: Vec<String> = swept.plan.quarantine.iter().filter(|b| b.due).map(|b| b.id.clone()).collect();
-    for batch in batches {
+    let batches: Vec<(String, bool)> =
+        swept.plan.quarantine.iter().filter(|b| b.own).map(|b| (b.folder.clone(), b.due)).collect();
+    for (batch, due) in batches {
         let mut after = String::new();
         loop {
             work.cancel.check()?;
@@ -98,10 +107,10 @@ pub(super) fn empty(
             let (wanted, other): (Vec<_>, Vec<_>) = page.into_iter().zip(reasons).partition(|(_, r)| r.is_some());
             let wanted: Vec<Found> = wanted.into_iter().map(|(found, _)| found).collect();
             let back = each(wanted, work, &mut swept.failures, |found| {
-                within.relocate(&place(&batch, &found.path), &found.path)
+                within.relocate(&place(&batch, &found.path), &files(&found.path))
             })?;
             back.iter().for_each(|(found, ())| swept.back.add(found.files, found.bytes));
-            if due.contains(&batch) {
+            if due {
                 let other = other.into_iter().map(|(found, _)| found).collect();
                 let gone = each(other, work, &mut swept.failures, |found| {
                     reached(ways.emptied(&root.join(&place(&batch, &found.path))), &root)?.clear()
@@ -111,10 +120,23 @@ pub(super) fn empty(
         }
     }
     let folder = root.join(QUARANTINE);
-    reached(ways.emptied(&folder), &root)?.tidy(LEVELS)
+    reached(ways.emptied(&folder), &root)?.tidy(&[])
 }
 
-/// Puts back all of a batch, whether there is a row for it or not.
+/// What putting back a batch came to.
+pub struct PutBack {
+    /// The batch.
+    pub batch: String,
+    /// Whether it was done, and not only planned.
+    pub done: bool,
+    /// What came back, or would.
+    pub sum: Sum,
+    /// What did not.
+    pub failures: Told,
+}
+
+/// Puts back all of a batch, whether there is a row for it or not; no later run takes it for an orphan. Without consent
+/// that is only planned.
 ///
 /// # Errors
 /// Usage: there is no such batch. Source: the root cannot be read. Interrupted.
@@ -124,27 +146,38 @@ pub fn put_back(
     ways: &Ways,
     work_dir: &Path,
     work: &Work<'_>,
-    _: &Confirmed,
-) -> Outcome<(Sum, Told)> {
-    let (survey, mut failures, mut back) = (Survey::new(work_dir)?, Told::default(), Sum::default());
-    let files = reached(ways.files(root), root)?;
-    files.walk(&format!("{QUARANTINE}/{batch}"), &mut |met| {
+    confirmed: Option<&Confirmed>,
+) -> Outcome<PutBack> {
+    let (survey, mut failures, mut sum) = (Survey::new(work_dir)?, Told::default(), Sum::default());
+    let there = reached(ways.files(root), root)?;
+    there.walk(QUARANTINE, &mut |met| {
         work.cancel.check()?;
         note(&survey, &met, &mut Told::default())
     })?;
-    let within = reached(ways.moved_within(root), root)?;
-    let mut after = String::new();
-    loop {
-        let page = survey.found(batch, false, &after, PAGE)?;
-        let Some(end) = page.last() else { break };
-        after.clone_from(&end.path);
-        let moved = each(page, work, &mut failures, |found| within.relocate(&place(batch, &found.path), &found.path))?;
-        moved.iter().for_each(|(found, ())| back.add(found.files, found.bytes));
-    }
-    if after.is_empty() {
+    let folders = survey.batches()?;
+    let Some(folder) = folders.iter().find(|folder| folder.split('.').next() == Some(batch)) else {
         return Err(Failure::usage(format!("there is no batch {batch} in quarantine below {root}"))
             .hint("`mlops cleanup orphans` lists them"));
+    };
+    let (within, shelf) = (reached(ways.moved_within(root), root)?, reached(ways.written(root), root)?);
+    let mut after = String::new();
+    loop {
+        let page = survey.found(folder, false, &after, PAGE)?;
+        let Some(end) = page.last() else { break };
+        after.clone_from(&end.path);
+        if confirmed.is_none() {
+            page.iter().for_each(|found| sum.add(found.files, found.bytes));
+            continue;
+        }
+        let moved = each(page, work, &mut failures, |found| {
+            shelf.put(shelf.stage()?, &format!("{QUARANTINE}/{KEPT}/{}", found.path), There::Stays)?;
+            within.relocate(&place(folder, &found.path), &files(&found.path))
+        })?;
+        moved.iter().for_each(|(found, ())| sum.add(found.files, found.bytes));
     }
-    reached(ways.emptied(&root.join(QUARANTINE)), root)?.tidy(LEVELS)?;
-    Ok((back, failures))
+    if confirmed.is_some() {
+        shelf.settle()?;
+        reached(ways.emptied(&root.join(QUARANTINE)), root)?.tidy(&[])?;
+    }
+    Ok(PutBack { batch: batch.to_owned(), done: confirmed.is_some(), sum, failures })
 }

@@ -9,11 +9,11 @@ use crate::domain::address::shown;
 use crate::domain::artifact_address::ArtifactAddress;
 use crate::domain::cleanup::belongings::Root;
 use crate::domain::cleanup::territory::{self, Place};
-use crate::domain::failure::Outcome;
+use crate::domain::failure::{Failure, Outcome};
 use crate::store::sqlite::docket::Docket;
 
-/// Folders that only hold empty ones: what MLflow puts its runs, models and traces in.
-const LEVELS: usize = 1;
+/// Folders in an experiment's that MLflow makes for others than runs.
+const KINDS: [&str; 2] = ["models", "traces"];
 
 /// The place of something's artifacts, if it is its own and nobody else's; `None`: it has none.
 ///
@@ -31,10 +31,23 @@ pub(super) fn own_place(
         Ok(place) => place,
         Err(why) => return Ok(Err(refusal(address, &why))),
     };
+    if !is_named_by(&place.key, id) {
+        return Ok(Err(refusal(
+            address,
+            "it is not named by the id, as what MLflow makes is; anybody may have set it",
+        )));
+    }
     if let Some(why) = owners::other(docket, &place.key, kind, id)? {
         return Ok(Err(refusal(address, &why)));
     }
     Ok(Ok(Some(place)))
+}
+
+/// Whether a place is `.../ID/artifacts` or `.../ID`. Addresses come from whoever uses the server: one that leads elsewhere
+/// must not take along what lies there.
+fn is_named_by(key: &str, id: &str) -> bool {
+    let own = key.strip_suffix("/artifacts").unwrap_or(key);
+    own.rsplit('/').next() == Some(id)
 }
 
 fn refusal(address: &str, why: &str) -> String {
@@ -59,20 +72,36 @@ pub(super) fn empty(ways: &Ways, place: &Place, id: &str, experiment: &str) -> R
     }
     let cleared = ways.emptied(&place.address)?.clear().map_err(|failure| failure.message)?;
     if let Some(around) = around(&place.address, id) {
-        ways.emptied(&around)?.tidy(LEVELS).map_err(|failure| failure.message)?;
+        ways.emptied(&around)?.tidy(&KINDS).map_err(|failure| failure.message)?;
     }
     Ok(cleared)
 }
 
-/// Removes the folder of an experiment as far as it is empty.
+/// Removes the folder of an experiment if it is empty, where it is named by its id or lies below the artifact root.
 ///
 /// # Errors
 /// As [`empty`].
-pub(super) fn tidy(ways: &Ways, root: Option<&ArtifactAddress>, address: &str) -> Result<(), String> {
-    match territory::removable(address, root) {
-        Ok(place) => ways.emptied(&place.address)?.tidy(LEVELS).map_err(|failure| failure.message),
-        Err(_) => Ok(()),
+pub(super) fn tidy(ways: &Ways, root: Option<&ArtifactAddress>, id: &str, address: &str) -> Result<(), String> {
+    let Ok(place) = territory::removable(address, root) else { return Ok(()) };
+    let below =
+        root.and_then(|root| territory::key(root, None)).is_some_and(|root| place.key.starts_with(&format!("{root}/")));
+    if !below && !is_named_by(&place.key, id) {
+        return Ok(());
     }
+    ways.emptied(&place.address)?.tidy(&KINDS).map_err(|failure| failure.message)
+}
+
+/// Whether there is any file at or below a place.
+pub(super) fn holds_something(ways: &Ways, address: &ArtifactAddress) -> bool {
+    let mut any = false;
+    if let Ok(files) = ways.files(address) {
+        // The walk ends with the first thing that it meets.
+        let _ = files.walk("", &mut |_| {
+            any = true;
+            Err(Failure::internal("enough"))
+        });
+    }
+    any
 }
 
 /// `.../ID` around `.../ID/artifacts`.

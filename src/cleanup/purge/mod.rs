@@ -41,6 +41,10 @@ pub struct Purged {
     pub bytes: u64,
     /// What was to go and stays.
     pub failures: List,
+    /// What was restored when its artifacts had just been removed, and stays without them.
+    pub bereft: List,
+    /// Things of which no file was there.
+    pub without_files: u64,
     /// Things that were restored, kept or put to use in the meantime, with all that is theirs.
     pub spared: u64,
     /// The archive of what went, where one was asked for.
@@ -52,6 +56,9 @@ pub struct Purged {
 /// Things whose artifacts go together, before the database is asked again.
 const BATCH: usize = 200;
 
+/// Things whose deletion is looked at once more right before their artifacts are removed.
+const CLOSE: usize = 16;
+
 const RESTORED: &str = "something in it was restored in the meantime";
 
 struct Purging<'a> {
@@ -61,14 +68,18 @@ struct Purging<'a> {
     done: Purged,
 }
 
-/// Carries a plan out.
-///
-/// # Errors
-/// Interrupted. Target: the database failed. What is gone by then is gone; the next purge goes on.
-pub fn carry_out(plan: Plan, store: &mut dyn Purge, ways: &Ways, work: &Work<'_>, _: &Confirmed) -> Outcome<Purged> {
+/// Carries a plan out. Gives what it came to also where it ended early: interrupted, or the database failed. The next purge goes on.
+pub fn carry_out(
+    plan: Plan,
+    store: &mut dyn Purge,
+    ways: &Ways,
+    work: &Work<'_>,
+    _: &Confirmed,
+) -> (Purged, Outcome<()>) {
     let begun = Instant::now();
     let total: u64 = plan.things.iter().map(|(_, count)| count).sum();
     work.events.event(Event::Phase { name: "removing", total: Some(total), unit: "things" });
+    let failures = plan.stuck.clone();
     let done = Purged {
         plan,
         gone: BTreeMap::new(),
@@ -76,22 +87,27 @@ pub fn carry_out(plan: Plan, store: &mut dyn Purge, ways: &Ways, work: &Work<'_>
         cleared: Counts::new(),
         files: 0,
         bytes: 0,
-        failures: List::default(),
+        failures,
+        bereft: List::default(),
+        without_files: 0,
         spared: 0,
         kept: None,
         took: Duration::ZERO,
     };
     let mut purging = Purging { store, ways, work, done };
-    for kind in [Root::Run, Root::Model] {
-        purging.all(kind)?;
-    }
-    purging.experiments()?;
+    let ended = purging.run();
     let mut done = purging.done;
     done.took = begun.elapsed();
-    Ok(done)
+    (done, ended)
 }
 
 impl Purging<'_> {
+    fn run(&mut self) -> Outcome<()> {
+        self.all(Root::Run)?;
+        self.all(Root::Model)?;
+        self.experiments()
+    }
+
     fn size(&self) -> usize {
         if self.done.plan.request.artifacts { BATCH } else { plan::PAGE }
     }
@@ -117,28 +133,27 @@ impl Purging<'_> {
     fn batch(&mut self, kind: Root, entries: &[Entry]) -> Outcome<()> {
         self.work.cancel.check()?;
         let mut emptied: BTreeMap<&str, Cleared> = BTreeMap::new();
-        let going: Vec<&Entry> = if self.done.plan.request.artifacts {
-            let mut going = self.still(kind, entries)?;
-            let results = self.empty(kind, &going)?;
-            let mut failed = BTreeSet::new();
-            for (entry, result) in going.iter().zip(results) {
+        let mut going: Vec<&Entry> = Vec::new();
+        let artifacts = self.done.plan.request.artifacts;
+        if !artifacts {
+            going.extend(entries);
+        }
+        for close in entries.chunks(CLOSE).filter(|_| artifacts) {
+            let still = self.still(kind, close)?;
+            let results = self.empty(kind, &still)?;
+            for (entry, result) in still.into_iter().zip(results) {
                 match result {
                     Ok(cleared) => {
                         self.done.files += cleared.files;
                         self.done.bytes += cleared.bytes;
+                        self.done.without_files += u64::from(cleared.files == 0);
                         emptied.insert(&entry.id, cleared);
+                        going.push(entry);
                     }
-                    Err(why) => {
-                        self.stays(kind, entry, &why)?;
-                        failed.insert(&entry.id);
-                    }
+                    Err(why) => self.stays(kind, entry, &why)?,
                 }
             }
-            going.retain(|entry| !failed.contains(&entry.id));
-            going
-        } else {
-            entries.iter().collect()
-        };
+        }
         let ids: Vec<String> = going.iter().map(|entry| entry.id.clone()).collect();
         if ids.is_empty() {
             return Ok(());
@@ -151,12 +166,9 @@ impl Purging<'_> {
             } else if removed.spared.contains(&entry.id) {
                 match emptied.get(entry.id.as_str()).filter(|cleared| cleared.files > 0) {
                     Some(cleared) => {
-                        let files = cleared.files;
-                        self.stays(
-                            kind,
-                            entry,
-                            &format!("it was restored when its {files} artifacts were gone already"),
-                        )?;
+                        let why = format!("its {} files had been removed when it was restored", cleared.files);
+                        self.done.bereft.add(kind, &entry.id, why);
+                        self.done.plan.docket.hold(&entry.experiment, RESTORED)?;
                     }
                     None => self.spare(entry)?,
                 }
@@ -176,7 +188,7 @@ impl Purging<'_> {
         *self.done.gone.entry(kind).or_default() += gone;
         self.work.events.event(Event::Done { table: kind.table().to_owned(), units: gone });
         for (own, other) in [(&mut self.done.rows, removed.rows), (&mut self.done.cleared, removed.cleared)] {
-            for (table, rows) in other {
+            for (table, rows) in other.into_iter().filter(|(_, rows)| *rows > 0) {
                 *own.entry(table).or_default() += rows;
             }
         }
@@ -239,7 +251,7 @@ impl Purging<'_> {
         let mut ids = Vec::new();
         for entry in entries {
             let tidied = match entry.address.as_deref().filter(|_| self.done.plan.request.artifacts) {
-                Some(address) => tidy(self.ways, self.done.plan.request.artifact_root.as_ref(), address),
+                Some(address) => tidy(self.ways, self.done.plan.request.artifact_root.as_ref(), &entry.id, address),
                 None => Ok(()),
             };
             match tidied {

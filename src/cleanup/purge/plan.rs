@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use super::artifacts::{holds_something, own_place};
 use super::list::List;
 use crate::artifact::files::Met;
 use crate::backup::place::Ways;
@@ -26,6 +27,8 @@ pub struct Request {
     pub name: Option<String>,
     /// Whether artifacts go as well.
     pub artifacts: bool,
+    /// Whether a purge of this database was killed, and may have left rows without artifacts.
+    pub resumed: bool,
     /// The artifact root, where it is known; a folder from the root of the file system on.
     pub artifact_root: Option<ArtifactAddress>,
 }
@@ -46,6 +49,10 @@ pub struct Plan {
     pub bytes: Option<(u64, bool)>,
     /// What is deleted and stays.
     pub protected: List,
+    /// What was to go and stays, since its artifacts cannot go.
+    pub stuck: List,
+    /// Ids of what goes: the first of them.
+    pub named: Vec<(Root, String)>,
     /// What is to be known of the database.
     pub remarks: Vec<String>,
     pub(super) selection: Selection,
@@ -54,6 +61,10 @@ pub struct Plan {
 
 /// Things that are looked at together.
 pub(super) const PAGE: usize = 1_000;
+/// Places that are looked at before any is emptied.
+const SAMPLE: usize = 200;
+/// What is named of what goes.
+const NAMED: usize = 1_000;
 /// How long artifacts are measured.
 const MEASURING: Duration = Duration::from_secs(10);
 /// The experiment that every server begins with.
@@ -65,6 +76,8 @@ struct Planning<'a> {
     selection: Selection,
     docket: Docket,
     protected: List,
+    stuck: List,
+    ways: &'a Ways,
     undated: u64,
 }
 
@@ -72,21 +85,32 @@ struct Planning<'a> {
 ///
 /// # Errors
 /// Usage: no such experiment. Target: the database failed. Configuration: no room in the work folder.
-pub fn plan(store: &mut dyn Purge, request: Request, work_dir: &Path) -> Outcome<Plan> {
+pub fn plan(store: &mut dyn Purge, request: Request, ways: &Ways, work_dir: &Path) -> Outcome<Plan> {
     let selection = Selection { before: request.before, experiments: chosen(store, &request)? };
     let docket = Docket::new(work_dir)?;
-    let mut planning = Planning { store, request: &request, selection, docket, protected: List::default(), undated: 0 };
+    let (protected, stuck) = (List::default(), List::default());
+    let mut planning = Planning { store, request: &request, selection, docket, protected, stuck, ways, undated: 0 };
     let root = request.artifact_root.as_ref();
     owners::versions(planning.store, &planning.docket, root)?;
+    if request.artifacts {
+        owners::places(planning.store, &planning.docket, root)?;
+    }
     planning.runs()?;
     planning.models(true)?;
     planning.experiments()?;
     planning.models(false)?;
-    if request.artifacts {
-        owners::places(planning.store, &planning.docket, root)?;
+    if request.artifacts && !request.resumed {
+        planning.somebody_has_files()?;
     }
-    let Planning { selection, docket, protected, undated, .. } = planning;
+    let Planning { selection, docket, protected, stuck, undated, .. } = planning;
     let mut remarks = store.remarks();
+    match store.losers(&selection)? {
+        0 => {}
+        1 => remarks.push("1 logged model that is not deleted loses the metrics that deleted runs measured".to_owned()),
+        n => {
+            remarks.push(format!("{n} logged models that are not deleted lose the metrics that deleted runs measured"))
+        }
+    }
     if undated > 0 && remarks.is_empty() {
         let what =
             "runs do not tell when they were deleted, as an older MLflow did it: their end, or their start, decides";
@@ -101,6 +125,8 @@ pub fn plan(store: &mut dyn Purge, request: Request, work_dir: &Path) -> Outcome
         rows: None,
         bytes: None,
         protected,
+        stuck,
+        named: docket.first(NAMED)?,
         remarks,
         selection,
         docket,
@@ -134,42 +160,83 @@ fn chosen(store: &mut dyn Purge, request: &Request) -> Outcome<Option<Vec<String
         if found.is_empty() {
             return Err(Failure::usage(format!("there is no experiment `{}`", word.escape_debug())));
         }
+        if let [_, _, ..] = found.as_slice() {
+            let ids: Vec<&str> = found.iter().map(|e| e.id.as_str()).collect();
+            return Err(Failure::usage(format!(
+                "`{}` is the name or the id of several experiments",
+                word.escape_debug()
+            ))
+            .hint(format!("their ids: {}; an id that is no other's name is unmistakable", ids.join(", "))));
+        }
         ids.extend(found.into_iter().map(|e| e.id));
     }
     Ok(Some(ids))
 }
 
 impl Planning<'_> {
+    /// Where not a single thing has a file, a wrong place is looked at, or a disk is missing.
+    fn somebody_has_files(&self) -> Outcome<()> {
+        let places = self.docket.sample(SAMPLE)?;
+        let none = !places.is_empty() && !places.iter().any(|key| holds_something(self.ways, &territory::address(key)));
+        if none && self.docket.any()? {
+            return Err(Failure::refused(format!(
+                "{} places of artifacts were looked at, and there is no file in any of them",
+                places.len()
+            ))
+            .hint(
+                "is the disk mounted, and is --artifact-root the place that the server keeps its artifacts in? If they \
+                 are really gone, --artifacts none removes the rows",
+            ));
+        }
+        Ok(())
+    }
+
     fn runs(&mut self) -> Outcome<()> {
-        let Planning { store, selection, docket, protected, undated, .. } = self;
+        let Planning { store, selection, docket, protected, stuck, undated, request, ways } = self;
         store.runs(selection, &mut |run| {
             *undated += u64::from(!run.dated);
-            match protection(docket, Root::Run, &run)? {
+            let why = match protection(docket, Root::Run, &run)? {
                 Some(why) => {
-                    docket.hold(&run.experiment, &format!("the run {} in it stays: {why}", run.id))?;
-                    protected.add(Root::Run, &run.id, why);
-                    Ok(())
+                    protected.add(Root::Run, &run.id, why.as_str());
+                    why
                 }
-                None => docket.add(Root::Run, &run.id, &run.experiment, run.address.as_deref()),
-            }
+                None => match sticks(docket, request, ways, Root::Run, &run)? {
+                    Some(why) => {
+                        stuck.add(Root::Run, &run.id, why.as_str());
+                        why
+                    }
+                    None => return docket.add(Root::Run, &run.id, &run.experiment, run.address.as_deref()),
+                },
+            };
+            docket.hold(&run.experiment, &format!("the run {} in it stays: {why}", run.id))
         })
     }
 
     /// First what logged models hold; when it is known which experiments go, those that go.
     fn models(&mut self, holding: bool) -> Outcome<()> {
-        let Planning { store, selection, docket, protected, .. } = self;
-        store.models(selection, &mut |model| match protection(docket, Root::Model, &model)? {
-            Some(why) if holding => {
-                docket.hold(&model.experiment, &format!("the logged model {} in it stays: {why}", model.id))?;
-                if model.itself {
-                    protected.add(Root::Model, &model.id, why);
+        let Planning { store, selection, docket, protected, stuck, request, ways, .. } = self;
+        store.models(selection, &mut |model| {
+            let kept = protection(docket, Root::Model, &model)?;
+            let why = match kept {
+                Some(_) => None,
+                None => sticks(docket, request, ways, Root::Model, &model)?,
+            };
+            match (kept, why) {
+                (None, None) if !holding && (model.itself || docket.goes(Root::Experiment, &model.experiment)?) => {
+                    docket.add(Root::Model, &model.id, &model.experiment, model.address.as_deref())
                 }
-                Ok(())
+                (None, None) => Ok(()),
+                _ if !holding => Ok(()),
+                (kept, why) => {
+                    let list = if kept.is_some() { &mut *protected } else { &mut *stuck };
+                    let why = kept.or(why).unwrap_or_default();
+                    docket.hold(&model.experiment, &format!("the logged model {} in it stays: {why}", model.id))?;
+                    if model.itself {
+                        list.add(Root::Model, &model.id, why);
+                    }
+                    Ok(())
+                }
             }
-            None if !holding && (model.itself || docket.goes(Root::Experiment, &model.experiment)?) => {
-                docket.add(Root::Model, &model.id, &model.experiment, model.address.as_deref())
-            }
-            _ => Ok(()),
         })
     }
 
@@ -184,8 +251,8 @@ impl Planning<'_> {
             let DeletedExperiment { id, active, young, kept, guards, .. } = &it;
             let why = if id == DEFAULT && !default_named {
                 Some("it is the default experiment; --experiment 0 names it".to_owned())
-            } else if *kept {
-                Some(KEPT.to_owned())
+            } else if kept.is_some() {
+                kept.clone()
             } else if *guards {
                 Some("a guardrail of the gateway uses a scorer of it".to_owned())
             } else if *active > 0 {
@@ -207,11 +274,22 @@ impl Planning<'_> {
     }
 }
 
-const KEPT: &str = "the tag mlops.keep keeps it";
+/// Why the artifacts of something cannot go, as far as its address tells.
+fn sticks(docket: &Docket, request: &Request, ways: &Ways, kind: Root, it: &Deleted) -> Outcome<Option<String>> {
+    if !request.artifacts {
+        return Ok(None);
+    }
+    let root = request.artifact_root.as_ref();
+    Ok(match own_place(docket, root, kind, &it.id, it.address.as_deref())? {
+        Ok(Some(place)) => ways.emptied(&place.address).err(),
+        Ok(None) => None,
+        Err(why) => Some(why),
+    })
+}
 
 fn protection(docket: &Docket, kind: Root, it: &Deleted) -> Outcome<Option<String>> {
-    if it.kept {
-        return Ok(Some(KEPT.to_owned()));
+    if it.kept.is_some() {
+        return Ok(it.kept.clone());
     }
     Ok(docket.needed_by(kind, &it.id)?.map(|version| format!("the model version {version} comes from it")))
 }
@@ -228,6 +306,7 @@ impl Plan {
     /// Interrupted. Target: the database failed.
     pub fn count(&mut self, store: &mut dyn Purge, cancel: &Cancel) -> Outcome<()> {
         let mut rows = Counts::new();
+        let mut of_traces = 0;
         let mut add = |counts: Counts| {
             for (table, count) in counts {
                 *rows.entry(table).or_default() += count;
@@ -253,12 +332,16 @@ impl Plan {
                             store.traces(experiment, &last, PAGE)?.into_iter().map(|(id, _)| id).collect();
                         let Some(end) = traces.last() else { break };
                         last.clone_from(end);
+                        of_traces += traces.len() as u64;
                         add(store.count(Root::Trace, &traces)?);
                     }
                 }
             }
         }
         self.rows = Some(rows);
+        if of_traces > 0 {
+            self.things.push((Root::Trace, of_traces));
+        }
         Ok(())
     }
 

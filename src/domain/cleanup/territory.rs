@@ -43,6 +43,15 @@ pub fn key(address: &ArtifactAddress, root: Option<&ArtifactAddress>) -> Option<
     }
 }
 
+/// The address of a key.
+pub fn address(key: &str) -> ArtifactAddress {
+    match key.split_once(':') {
+        Some(("file", path)) => ArtifactAddress::Local(path.into()),
+        Some(("proxy", path)) => ArtifactAddress::Proxy { host: None, path: path.trim_start_matches('/').to_owned() },
+        _ => ArtifactAddress::parse(key),
+    }
+}
+
 /// The places above that key, nearest first; the store itself is not among them.
 pub fn above(key: &str) -> impl Iterator<Item = &str> {
     let begin = key.find(":/").map_or(0, |at| at + 2);

@@ -3,6 +3,22 @@
 
 use super::belongings::Root;
 
+/// The folder of an experiment, as far as the path of a place in it tells.
+pub fn folder(unit: &str) -> &str {
+    let above = |path: &'_ str| path.rsplit_once('/').map_or(0, |(above, _)| above.len());
+    let own = unit.get(..above(unit)).unwrap_or_default();
+    match own.rsplit('/').next() {
+        Some("models" | "traces") => own.get(..above(own)).unwrap_or_default(),
+        _ => own,
+    }
+}
+
+/// The folder of a thing's files in its place.
+pub const ARTIFACTS: &str = "artifacts";
+
+/// The folder in quarantine with the paths that somebody put back by hand.
+pub const KEPT: &str = "kept";
+
 /// Where orphans are put below an artifact root before they are removed.
 pub const QUARANTINE: &str = ".mlops-orphans";
 
@@ -15,20 +31,22 @@ pub struct Unit<'a> {
     pub kind: Root,
     /// The thing's id.
     pub id: &'a str,
+    /// Whether the file is one of its artifacts. MLflow puts nothing else there, but for the file store, whose rows lie
+    /// beside the artifacts.
+    pub inside: bool,
 }
 
 /// The place that a file lies in. MLflow makes `RUN/artifacts`, `models/MODEL/artifacts` and `traces/TRACE/artifacts` in
 /// the folder of an experiment (store/tracking/sqlalchemy_store.py: `_get_run_artifact_location`, `create_logged_model`,
-/// `_get_trace_artifact_location_tag`). A run of the file store has its rows beside its artifacts, and is none.
+/// `_get_trace_artifact_location_tag`).
 pub fn unit(path: &str) -> Option<Unit<'_>> {
     let mut above = "";
     let mut begin = 0;
     for (end, _) in path.match_indices('/') {
         let name = path.get(begin..end)?;
-        if path.get(end..).is_some_and(|rest| rest.starts_with("/artifacts/"))
-            && let Some(kind) = kind(above, name)
-        {
-            return Some(Unit { path: path.get(..end)?, kind, id: name });
+        if let Some(kind) = kind(above, name) {
+            let inside = path.get(end..)?.starts_with("/artifacts/");
+            return Some(Unit { path: path.get(..end)?, kind, id: name, inside });
         }
         above = name;
         begin = end + 1;
@@ -53,7 +71,7 @@ mod tests {
     #[test]
     fn only_mlflows_own_places_are_units() {
         let id = "0123456789abcdef0123456789abcdef";
-        let found = |path: &str| unit(path).map(|u| (u.path.to_owned(), u.kind, u.id.to_owned()));
+        let found = |path: &str| unit(path).filter(|u| u.inside).map(|u| (u.path.to_owned(), u.kind, u.id.to_owned()));
         for (path, place, kind, own) in [
             (format!("1/{id}/artifacts/model/MLmodel"), format!("1/{id}"), Root::Run, id.to_owned()),
             (format!("{id}/artifacts/x"), id.to_owned(), Root::Run, id.to_owned()),
@@ -80,7 +98,12 @@ mod tests {
             "notes/readme.md".to_owned(),
             "artifacts/x".to_owned(),
         ] {
-            assert_eq!(unit(&path), None, "{path}");
+            assert_eq!(found(&path), None, "{path}");
+        }
+        for (path, folder) in
+            [("1/ID", "1"), ("1/models/ID", "1"), ("a/b/traces/ID", "a/b"), ("ID", ""), ("models/ID", "")]
+        {
+            assert_eq!(super::folder(path), folder);
         }
     }
 }

@@ -15,7 +15,8 @@ use crate::domain::failure::{Failure, Outcome};
 use crate::domain::identity::{self, Identity};
 use crate::engine::cancel::Cancel;
 use crate::engine::purge::{Counts, Deleted, DeletedExperiment, Keep, Named, Purge, Removed, Selection, Version};
-use crate::store::removal::{Dialect, Statements};
+use crate::store::parentless::Sweep;
+use crate::store::removal::{Dialect, Referrer, Statements};
 
 /// How often a batch is tried that a lock of others kept from going.
 const TRIES: u32 = 3;
@@ -63,7 +64,8 @@ impl PgPurge {
         let address = postgres.address();
         let identity = identity::identify(&observed, Catalogue::embedded()?);
         let identity = identity.map_err(|f| f.as_target().on(&address))?;
-        let statements = Statements::new(Dialect::Postgres, &identity.tables);
+        let referrers = referrers(&mut client, &schema, &identity).map_err(|e| failed(&e))?;
+        let statements = Statements::new(Dialect::Postgres, &identity.tables, referrers);
         Ok(PgPurge { client, address, identity, statements, prepared: HashMap::new(), size: 50 })
     }
 
@@ -84,6 +86,21 @@ impl PgPurge {
             each(&row)?;
         }
         Ok(())
+    }
+
+    /// Removes the next rows without a parent, when `keep` has them.
+    fn sweep(&mut self, sweep: &Sweep, keep: &mut Keep<'_>) -> Result<Outcome<u64>, Error> {
+        let mut transaction = self.client.transaction()?;
+        transaction.batch_execute(&format!("SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"))?;
+        let rows = transaction.query(&sweep.remove, &[])?;
+        let gone: Vec<String> = rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
+        if !gone.is_empty()
+            && let Err(failure) = keep(&sweep.table, &gone)
+        {
+            return Ok(Err(failure));
+        }
+        transaction.commit()?;
+        Ok(Ok(gone.len() as u64))
     }
 
     fn transaction(&mut self, ids: &[String], plan: &[(Step, Statement)], still: &Statement) -> Result<Removed, Error> {
@@ -111,6 +128,25 @@ impl PgPurge {
         transaction.commit()?;
         Ok(removed)
     }
+}
+
+/// Foreign keys of one column into MLflow's tables, from tables that are not MLflow's.
+fn referrers(client: &mut Client, schema: &str, identity: &Identity) -> Result<Vec<Referrer>, Error> {
+    let own: Vec<&str> = identity.tables.iter().map(|t| t.name.as_str()).collect();
+    let rows = client.query(
+        "SELECT c.conrelid::regclass::text, a.attname::text, p.relname::text, k.attname::text
+         FROM pg_constraint c JOIN pg_class p ON p.oid = c.confrelid JOIN pg_namespace n ON n.oid = p.relnamespace
+         JOIN pg_class o ON o.oid = c.conrelid
+         JOIN pg_attribute a ON a.attrelid = c.conrelid AND a.attnum = c.conkey[1]
+         JOIN pg_attribute k ON k.attrelid = c.confrelid AND k.attnum = c.confkey[1]
+         WHERE c.contype = 'f' AND array_length(c.conkey, 1) = 1 AND n.nspname = $1 AND p.relname = ANY($2)
+           AND NOT (o.relnamespace = p.relnamespace AND o.relname = ANY($2)) ORDER BY 1, 2",
+        &[&schema, &own],
+    )?;
+    let referrer = |row: &Row| {
+        Ok(Referrer { table: row.try_get(0)?, column: row.try_get(1)?, parent: row.try_get(2)?, key: row.try_get(3)? })
+    };
+    rows.iter().map(referrer).collect()
 }
 
 /// A row of a table that is not MLflow's refers to it.
@@ -176,6 +212,12 @@ impl Purge for PgPurge {
             Ok(Named { id: row.try_get(0)?, name: row.try_get(1)?, deleted })
         };
         rows.iter().map(|row| named(row).map_err(|e| failed(&e))).collect()
+    }
+
+    fn losers(&mut self, selection: &Selection) -> Outcome<u64> {
+        let Some(sql) = self.statements.losers(selection) else { return Ok(0) };
+        let row = self.client.query_one(&sql, &[]).map_err(|e| failed(&e))?;
+        row.try_get::<_, i64>(0).map(i64::unsigned_abs).map_err(|e| failed(&e))
     }
 
     fn versions(&mut self, each: &mut dyn FnMut(Version) -> Outcome<()>) -> Outcome<()> {
@@ -318,25 +360,25 @@ impl Purge for PgPurge {
         Ok(counts)
     }
 
-    fn remove_parentless(&mut self, keep: &mut Keep<'_>, cancel: &Cancel) -> Outcome<Counts> {
-        let mut counts = Counts::new();
+    fn remove_parentless(&mut self, keep: &mut Keep<'_>, cancel: &Cancel) -> Outcome<(Counts, Vec<(String, String)>)> {
+        let (mut counts, mut stays) = (Counts::new(), Vec::new());
         for sweep in self.statements.sweeps(CHUNK)? {
+            let mut tries = 0;
             loop {
                 cancel.check()?;
-                let mut transaction = self.client.transaction().map_err(|e| failed(&e))?;
-                let limit = format!("SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'");
-                transaction.batch_execute(&limit).map_err(|e| failed(&e))?;
-                let rows = transaction.query(&sweep.remove, &[]).map_err(|e| failed(&e))?;
-                let gone: Vec<String> =
-                    rows.iter().map(|row| row.try_get(0)).collect::<Result<_, Error>>().map_err(|e| failed(&e))?;
-                if gone.is_empty() {
-                    break;
+                match self.sweep(&sweep, keep) {
+                    Ok(Ok(0)) => break,
+                    Ok(Ok(gone)) => *counts.entry(sweep.table.clone()).or_default() += gone,
+                    Ok(Err(failure)) => return Err(failure),
+                    Err(error) if is_contention(&error) && tries < TRIES => tries += 1,
+                    Err(error) if is_contention(&error) || is_referred(&error) => {
+                        stays.push((sweep.table.clone(), text(&error)));
+                        break;
+                    }
+                    Err(error) => return Err(failed(&error)),
                 }
-                keep(&sweep.table, &gone)?;
-                transaction.commit().map_err(|e| failed(&e))?;
-                *counts.entry(sweep.table.clone()).or_default() += gone.len() as u64;
             }
         }
-        Ok(counts)
+        Ok((counts, stays))
     }
 }

@@ -49,7 +49,7 @@ impl Cut {
             Ok(connection)
         };
         let connection = open().of_target(&original)?;
-        let statements = Statements::new(Dialect::Sqlite, tables);
+        let statements = Statements::new(Dialect::Sqlite, tables, Vec::new());
         Ok(Cut { connection, statements, tables: tables.to_vec(), original })
     }
 

@@ -102,6 +102,28 @@ impl Docket {
         statement.exists([kind.word(), id]).map_err(failed)
     }
 
+    /// Whether anything goes.
+    ///
+    /// # Errors
+    /// As [`Docket::new`].
+    pub fn any(&self) -> Outcome<bool> {
+        self.connection.prepare("SELECT 1 FROM entries").and_then(|mut s| s.exists([])).map_err(failed)
+    }
+
+    /// The first things that go, experiments before all others.
+    ///
+    /// # Errors
+    /// As [`Docket::new`].
+    pub fn first(&self, most: usize) -> Outcome<Vec<(Root, String)>> {
+        let sql = "SELECT kind, id FROM entries ORDER BY kind <> ?, number LIMIT ?";
+        let mut statement = self.connection.prepare(sql).map_err(failed)?;
+        let values = params![Root::Experiment.word(), most as i64];
+        let rows = statement.query_map(values, |row| Ok((row.get::<_, String>(0)?, row.get(1)?))).map_err(failed)?;
+        let rows: Vec<(String, String)> = rows.collect::<rusqlite::Result<_>>().map_err(failed)?;
+        let kind = |word: &str| Root::ALL.into_iter().find(|root| root.word() == word);
+        Ok(rows.into_iter().filter_map(|(word, id)| Some((kind(&word)?, id))).collect())
+    }
+
     /// Nothing goes any more.
     ///
     /// # Errors
@@ -165,6 +187,18 @@ impl Docket {
         self.execute("INSERT OR IGNORE INTO places VALUES (?, ?, ?)", [place, kind, id]).map(drop)
     }
 
+    /// Some of the places of runs, logged models and model versions, taken at random.
+    ///
+    /// # Errors
+    /// As [`Docket::new`].
+    pub fn sample(&self, most: usize) -> Outcome<Vec<String>> {
+        let sql = "SELECT place FROM places WHERE kind NOT IN (?, ?) ORDER BY random() LIMIT ?";
+        let mut statement = self.connection.prepare(sql).map_err(failed)?;
+        let values = params![Root::Experiment.word(), Root::Trace.word(), most as i64];
+        let rows = statement.query_map(values, |row| row.get(0)).map_err(failed)?;
+        rows.collect::<rusqlite::Result<_>>().map_err(failed)
+    }
+
     /// Somebody else whose place is this one or lies in it.
     ///
     /// # Errors
@@ -175,6 +209,15 @@ impl Docket {
                    AND NOT (kind = ?2 AND id = ?3) LIMIT 1";
         let mut statement = self.connection.prepare_cached(sql).map_err(failed)?;
         statement.query_row([place, kind.word(), id], owner).optional().map_err(failed)
+    }
+
+    /// Whether it is anybody's place.
+    ///
+    /// # Errors
+    /// As [`Docket::new`].
+    pub fn is_place(&self, place: &str) -> Outcome<bool> {
+        let mut statement = self.connection.prepare_cached("SELECT 1 FROM places WHERE place = ?").map_err(failed)?;
+        statement.exists([place]).map_err(failed)
     }
 
     /// Whether the place of an experiment is this one or lies in it.

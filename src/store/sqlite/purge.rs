@@ -19,7 +19,7 @@ use crate::domain::identity::{self, Identity};
 use crate::engine::cancel::Cancel;
 use crate::engine::purge::{Counts, Deleted, DeletedExperiment, Keep, Named, Purge, Removed, Selection, Version};
 use crate::store::parentless::Sweep;
-use crate::store::removal::{Dialect, Statements};
+use crate::store::removal::{Dialect, Referrer, Statements};
 
 /// How long this one waits for the lock. Others come first, but not for ever.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -99,7 +99,8 @@ impl SqlitePurge {
         let observed = introspect::look(&connection).of_target(path)?;
         let identity = identity::identify(&observed, Catalogue::embedded()?);
         let identity = identity.map_err(|f| f.as_target().on(shown(path)))?;
-        let statements = Statements::new(Dialect::Sqlite, &identity.tables);
+        let referrers = referrers(&connection, &identity).of_target(path)?;
+        let statements = Statements::new(Dialect::Sqlite, &identity.tables, referrers);
         let interrupt = connection.get_interrupt_handle();
         cancel.on_cancel(move || interrupt.interrupt());
         let version = data_version(&connection).of_target(path)?;
@@ -283,6 +284,23 @@ fn list(ids: &[String]) -> String {
     serde_json::Value::from(ids.to_vec()).to_string()
 }
 
+/// Foreign keys of one column into MLflow's tables, from tables that are not MLflow's.
+fn referrers(connection: &Connection, identity: &Identity) -> rusqlite::Result<Vec<Referrer>> {
+    // A key that names no column of the parent means its primary key.
+    let mut statement = connection.prepare(
+        "SELECT \"table\", \"from\", coalesce(\"to\", (SELECT name FROM pragma_table_info(\"table\") WHERE pk = 1))
+         FROM pragma_foreign_key_list(?1) GROUP BY id HAVING count(*) = 1",
+    )?;
+    let mut found = Vec::new();
+    for table in &identity.foreign {
+        let keys = statement.query_map([table], |row| {
+            Ok(Referrer { table: quote(table), parent: row.get(0)?, column: row.get(1)?, key: row.get(2)? })
+        })?;
+        found.extend(keys.collect::<rusqlite::Result<Vec<_>>>()?);
+    }
+    Ok(found)
+}
+
 /// The statements of one kind of root.
 struct Plan {
     still: String,
@@ -376,6 +394,12 @@ impl Purge for SqlitePurge {
             statement.query_map([word], named)?.collect()
         };
         look().of_target(&self.path)
+    }
+
+    fn losers(&mut self, selection: &Selection) -> Outcome<u64> {
+        let Some(sql) = self.statements.losers(selection) else { return Ok(0) };
+        let count = self.connection.query_row(&sql, [], |row| row.get::<_, i64>(0)).of_target(&self.path)?;
+        Ok(count.unsigned_abs())
     }
 
     fn versions(&mut self, each: &mut dyn FnMut(Version) -> Outcome<()>) -> Outcome<()> {
@@ -512,7 +536,7 @@ impl Purge for SqlitePurge {
         Ok(counts)
     }
 
-    fn remove_parentless(&mut self, keep: &mut Keep<'_>, cancel: &Cancel) -> Outcome<Counts> {
+    fn remove_parentless(&mut self, keep: &mut Keep<'_>, cancel: &Cancel) -> Outcome<(Counts, Vec<(String, String)>)> {
         let mut counts = Counts::new();
         for sweep in self.statements.sweeps(CHUNK)? {
             let mut after = i64::MIN;
@@ -532,6 +556,6 @@ impl Purge for SqlitePurge {
                 self.give_way(begun.elapsed())?;
             }
         }
-        Ok(counts)
+        Ok((counts, Vec::new()))
     }
 }

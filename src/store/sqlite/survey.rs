@@ -27,8 +27,8 @@ pub struct Found {
     pub bytes: u64,
     /// When the newest of them was written, in milliseconds since 1970.
     pub newest: i64,
-    /// Something in it could not be read.
-    pub unread: bool,
+    /// Something in it could not be read, or is not MLflow's.
+    pub mixed: bool,
 }
 
 /// The private file.
@@ -40,7 +40,8 @@ pub struct Survey {
 const TABLES: &str = "
     PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA cache_size=-16384; PRAGMA temp_store=FILE;
     CREATE TABLE units (batch TEXT, path TEXT, kind INTEGER, id TEXT, files INTEGER, bytes INTEGER, newest INTEGER,
-                        unread INTEGER, orphan INTEGER DEFAULT 0, PRIMARY KEY (batch, path)) WITHOUT ROWID;
+                        mixed INTEGER, orphan INTEGER DEFAULT 0, PRIMARY KEY (batch, path)) WITHOUT ROWID;
+    CREATE TABLE kept (path TEXT PRIMARY KEY) WITHOUT ROWID;
     CREATE TABLE promised (place TEXT, what TEXT, seen INTEGER DEFAULT 0, PRIMARY KEY (place, what)) WITHOUT ROWID;
     BEGIN;";
 
@@ -70,12 +71,12 @@ impl Survey {
     /// # Errors
     /// As [`Survey::new`].
     pub fn add(&self, seen: &Found) -> Outcome<()> {
-        let sql = "INSERT INTO units (batch, path, kind, id, files, bytes, newest, unread)
+        let sql = "INSERT INTO units (batch, path, kind, id, files, bytes, newest, mixed)
                    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
                    ON CONFLICT (batch, path) DO UPDATE SET files = files + ?5, bytes = bytes + ?6,
-                                                           newest = max(newest, ?7), unread = max(unread, ?8)";
+                                                           newest = max(newest, ?7), mixed = max(mixed, ?8)";
         let (kind, files, bytes) = (number(seen.kind), seen.files as i64, seen.bytes as i64);
-        let values = params![seen.batch, seen.path, kind, seen.id, files, bytes, seen.newest, seen.unread];
+        let values = params![seen.batch, seen.path, kind, seen.id, files, bytes, seen.newest, seen.mixed];
         self.execute(sql, values).map(drop)
     }
 
@@ -84,7 +85,7 @@ impl Survey {
     /// # Errors
     /// As [`Survey::new`].
     pub fn found(&self, batch: &str, orphans: bool, after: &str, most: usize) -> Outcome<Vec<Found>> {
-        let sql = "SELECT batch, path, kind, id, files, bytes, newest, unread FROM units
+        let sql = "SELECT batch, path, kind, id, files, bytes, newest, mixed FROM units
                    WHERE batch = ?1 AND path > ?2 AND orphan >= ?3 ORDER BY path LIMIT ?4";
         let mut statement = self.connection.prepare_cached(sql).map_err(failed)?;
         let found = |row: &rusqlite::Row<'_>| {
@@ -97,7 +98,7 @@ impl Survey {
                 files: row.get::<_, i64>(4)?.unsigned_abs(),
                 bytes: row.get::<_, i64>(5)?.unsigned_abs(),
                 newest: row.get(6)?,
-                unread: row.get(7)?,
+                mixed: row.get(7)?,
             })
         };
         let values = params![batch, after, i64::from(orphans), most as i64];
@@ -105,16 +106,15 @@ impl Survey {
         rows.collect::<rusqlite::Result<_>>().map_err(failed)
     }
 
-    /// The batches in quarantine: id, places, files, bytes.
+    /// The folders of the batches in quarantine.
     ///
     /// # Errors
     /// As [`Survey::new`].
-    pub fn batches(&self) -> Outcome<Vec<(String, u64, u64, u64)>> {
-        let sql = "SELECT batch, count(*), sum(files), sum(bytes) FROM units WHERE batch <> '' GROUP BY batch";
+    pub fn batches(&self) -> Outcome<Vec<String>> {
+        let sql = "SELECT DISTINCT batch FROM units WHERE batch <> ''";
         let mut statement = self.connection.prepare(sql).map_err(failed)?;
-        let number = |row: &rusqlite::Row<'_>, at| row.get::<_, i64>(at).map(i64::unsigned_abs);
-        let batch = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, number(row, 1)?, number(row, 2)?, number(row, 3)?));
-        statement.query_map([], batch).map_err(failed)?.collect::<rusqlite::Result<_>>().map_err(failed)
+        let rows = statement.query_map([], |row| row.get(0)).map_err(failed)?;
+        rows.collect::<rusqlite::Result<_>>().map_err(failed)
     }
 
     /// Calls a place that is not in quarantine an orphan.
@@ -123,6 +123,25 @@ impl Survey {
     /// As [`Survey::new`].
     pub fn orphan(&self, path: &str) -> Outcome<()> {
         self.execute("UPDATE units SET orphan = 1 WHERE batch = '' AND path = ?", [path]).map(drop)
+    }
+
+    /// Notes a place that somebody put back by hand.
+    ///
+    /// # Errors
+    /// As [`Survey::new`].
+    pub fn keep(&self, path: &str) -> Outcome<()> {
+        self.execute("INSERT OR IGNORE INTO kept VALUES (?)", [path]).map(drop)
+    }
+
+    /// Whether somebody put it back by hand.
+    ///
+    /// # Errors
+    /// As [`Survey::new`].
+    pub fn is_kept(&self, path: &str) -> Outcome<bool> {
+        self.connection
+            .prepare_cached("SELECT 1 FROM kept WHERE path = ?")
+            .and_then(|mut s| s.exists([path]))
+            .map_err(failed)
     }
 
     /// Notes that something has its files at or below a place, by its key.
@@ -139,6 +158,15 @@ impl Survey {
     /// As [`Survey::new`].
     pub fn keep_promise(&self, place: &str) -> Outcome<()> {
         self.execute("UPDATE promised SET seen = 1 WHERE place = ?", [place]).map(drop)
+    }
+
+    /// What lies at that place, above it or below it may be there: it could not be looked at.
+    ///
+    /// # Errors
+    /// As [`Survey::new`].
+    pub fn excuse(&self, place: &str) -> Outcome<()> {
+        let sql = "UPDATE promised SET seen = 1 WHERE place = ?1 OR (place > ?1 || '/' AND place < ?1 || '0')";
+        self.execute(sql, [place]).map(drop)
     }
 
     /// What has none of its places with a file, the first of them, and how many.
