@@ -102,9 +102,13 @@ fn a_writer_of_mlflows_kind_goes_on_while_the_copy_is_taken() {
                 );
                 connection.execute_batch(&sql).expect("no write of MLflow's fails");
                 written += 1;
+                // A server answers between two writes; on a slow disk one that never pauses would hold the lock for ever.
+                std::thread::sleep(Duration::from_millis(10));
             }
             written
         });
+        // Whatever fails below, the writer ends.
+        let ends = Ends(&stop);
         for _ in 0..5 {
             let said =
                 run(home.path(), &["db", "info", "-q", "--output", "json", file.to_str().unwrap()]).expect(0).json();
@@ -112,9 +116,17 @@ fn a_writer_of_mlflows_kind_goes_on_while_the_copy_is_taken() {
             let rows = |name: &str| tables.iter().find(|t| t["table"] == name).unwrap()["rows"].as_u64().unwrap();
             assert_eq!(rows("metrics") - 100_000, rows("params") - params, "the copy is not one moment");
         }
-        stop.store(true, Ordering::SeqCst);
+        drop(ends);
         assert!(writer.join().unwrap() > 0);
     });
+}
+
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
 }
 
 #[test]
