@@ -58,9 +58,10 @@ complete -c mlops -n "__fish_mlops_needs_command" -f -a "restore" -d 'Make a sta
 complete -c mlops -n "__fish_mlops_needs_command" -f -a "cleanup" -d 'Delete old experiments and runs by policy, put them back, remove what is deleted for good'
 complete -c mlops -n "__fish_mlops_needs_command" -f -a "promote" -d 'Put a model\'s challenger into production, if every gate lets it through'
 complete -c mlops -n "__fish_mlops_needs_command" -f -a "rollback" -d 'Put the former champion back into production'
+complete -c mlops -n "__fish_mlops_needs_command" -f -a "verify" -d 'Prove a tracking server by using it: restarts, upgrades and moves, a new deployment, concurrent writers'
 complete -c mlops -n "__fish_mlops_needs_command" -f -a "models" -d 'Look at the model registry, register models, export what is in production, tell who was champion when'
 complete -c mlops -n "__fish_mlops_needs_command" -f -a "demo" -d 'Make a sample MLflow store and migrate it, to see what this tool does'
-complete -c mlops -n "__fish_mlops_needs_command" -f -a "config" -d 'Settings and where they come from'
+complete -c mlops -n "__fish_mlops_needs_command" -f -a "config" -d 'Settings: where they come from, whether they work, and a first file of them'
 complete -c mlops -n "__fish_mlops_needs_command" -f -a "completions" -d 'Print a completion script for a shell'
 complete -c mlops -n "__fish_mlops_needs_command" -f -a "man" -d 'Write the man pages into a folder'
 complete -c mlops -n "__fish_mlops_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
@@ -1016,6 +1017,199 @@ complete -c mlops -n "__fish_mlops_using_subcommand rollback" -s v -l verbose -d
 complete -c mlops -n "__fish_mlops_using_subcommand rollback" -l yes -d 'Agree to what would be asked'
 complete -c mlops -n "__fish_mlops_using_subcommand rollback" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
 complete -c mlops -n "__fish_mlops_using_subcommand rollback" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and not __fish_seen_subcommand_from persistence snapshot compare deployment concurrency help" -l config -d 'Configuration file [default: MLOPS_CONFIG, ~/.config/mlops/config.toml, /etc/mlops/config.toml]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and not __fish_seen_subcommand_from persistence snapshot compare deployment concurrency help" -l profile -d 'Profile in the configuration file whose values beat the file\'s own [default: MLOPS_PROFILE]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and not __fish_seen_subcommand_from persistence snapshot compare deployment concurrency help" -l tracking-uri -d 'Tracking server [default: MLOPS_TRACKING_URI, MLFLOW_TRACKING_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and not __fish_seen_subcommand_from persistence snapshot compare deployment concurrency help" -l backend-store-uri -d 'Backend database of MLflow\'s: a SQLite file or a postgresql:// address [default: MLOPS_BACKEND_STORE_URI, MLFLOW_BACKEND_STORE_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and not __fish_seen_subcommand_from persistence snapshot compare deployment concurrency help" -l artifact-root -d 'Where the server\'s artifacts are: a folder or s3://bucket/path [default: MLOPS_ARTIFACT_ROOT, MLFLOW_ARTIFACTS_DESTINATION, MLFLOW_DEFAULT_ARTIFACT_ROOT]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and not __fish_seen_subcommand_from persistence snapshot compare deployment concurrency help" -l output -d 'Form of the result [default: table]' -r -f -a "table\t'For people'
+json\t'One document'
+nagios\t'A monitoring plugin\'s status line and performance data (health only)'
+prometheus\t'Prometheus\' text format (health only)'
+markdown\t'For a ticket or a chat (health only)'"
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and not __fish_seen_subcommand_from persistence snapshot compare deployment concurrency help" -l color -d 'Colours on the terminal [default: auto; NO_COLOR is honoured]' -r -f -a "auto\t''
+always\t''
+never\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and not __fish_seen_subcommand_from persistence snapshot compare deployment concurrency help" -l progress -d 'Progress on stderr: bars on a terminal, else a line every few seconds [default: auto]' -r -f -a "auto\t''
+plain\t''
+json\t''
+none\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and not __fish_seen_subcommand_from persistence snapshot compare deployment concurrency help" -l work-dir -d 'Folder for private copies of SQLite files [default: TMPDIR or /tmp]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and not __fish_seen_subcommand_from persistence snapshot compare deployment concurrency help" -l state-dir -d 'Folder for what is remembered between runs [default: /var/lib/mlops for root, else ~/.local/state/mlops]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and not __fish_seen_subcommand_from persistence snapshot compare deployment concurrency help" -l jobs -d 'Threads and connections that work at once [default: the number of processors]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and not __fish_seen_subcommand_from persistence snapshot compare deployment concurrency help" -s q -l quiet -d 'Say nothing on stderr but errors'
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and not __fish_seen_subcommand_from persistence snapshot compare deployment concurrency help" -s v -l verbose -d 'Log to stderr what is done; twice: every statement'
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and not __fish_seen_subcommand_from persistence snapshot compare deployment concurrency help" -l yes -d 'Agree to what would be asked'
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and not __fish_seen_subcommand_from persistence snapshot compare deployment concurrency help" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and not __fish_seen_subcommand_from persistence snapshot compare deployment concurrency help" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and not __fish_seen_subcommand_from persistence snapshot compare deployment concurrency help" -f -a "persistence" -d 'Restart the stack, and see whether all that was in it is still there'
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and not __fish_seen_subcommand_from persistence snapshot compare deployment concurrency help" -f -a "snapshot" -d 'Write down what a stack holds, for `verify compare` after an upgrade or a move'
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and not __fish_seen_subcommand_from persistence snapshot compare deployment concurrency help" -f -a "compare" -d 'Compare a stack with a snapshot of it: what was lost, what was changed, what is new'
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and not __fish_seen_subcommand_from persistence snapshot compare deployment concurrency help" -f -a "deployment" -d 'Register, find, download, move and delete a small model, step by step'
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and not __fish_seen_subcommand_from persistence snapshot compare deployment concurrency help" -f -a "concurrency" -d 'Let many writers write at the same time, and compare what is there with what the server said'
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and not __fish_seen_subcommand_from persistence snapshot compare deployment concurrency help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from persistence" -l restart-cmd -d 'Shell command that restarts the server; what it starts stays' -r
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from persistence" -l restart -d 'Restart a container by Docker: `docker:CONTAINER`, or `compose:SERVICE` in the folder of the Compose file' -r
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from persistence" -l experiments -d 'Experiments that are made, each with a run' -r
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from persistence" -l ready-timeout -d 'How long the server may take to answer a search again' -r
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from persistence" -l restart-timeout -d 'How long the restart command may take' -r
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from persistence" -l restart-seen-within -d 'How long after the command, or after Enter, the restart may begin: one that is only asked for begins later' -r
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from persistence" -l accept -d 'A kind of finding that is known and is no reason to fail; may be given more than once: ephemeral_path, relative_path, anonymous_volume, restart_not_seen, release_changed, secrets_unreadable_before' -r
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from persistence" -l report -d 'Write the account as a Markdown page as well: procedure, checkpoints, figures, findings, verdict' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from persistence" -l config -d 'Configuration file [default: MLOPS_CONFIG, ~/.config/mlops/config.toml, /etc/mlops/config.toml]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from persistence" -l profile -d 'Profile in the configuration file whose values beat the file\'s own [default: MLOPS_PROFILE]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from persistence" -l tracking-uri -d 'Tracking server [default: MLOPS_TRACKING_URI, MLFLOW_TRACKING_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from persistence" -l backend-store-uri -d 'Backend database of MLflow\'s: a SQLite file or a postgresql:// address [default: MLOPS_BACKEND_STORE_URI, MLFLOW_BACKEND_STORE_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from persistence" -l artifact-root -d 'Where the server\'s artifacts are: a folder or s3://bucket/path [default: MLOPS_ARTIFACT_ROOT, MLFLOW_ARTIFACTS_DESTINATION, MLFLOW_DEFAULT_ARTIFACT_ROOT]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from persistence" -l output -d 'Form of the result [default: table]' -r -f -a "table\t'For people'
+json\t'One document'
+nagios\t'A monitoring plugin\'s status line and performance data (health only)'
+prometheus\t'Prometheus\' text format (health only)'
+markdown\t'For a ticket or a chat (health only)'"
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from persistence" -l color -d 'Colours on the terminal [default: auto; NO_COLOR is honoured]' -r -f -a "auto\t''
+always\t''
+never\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from persistence" -l progress -d 'Progress on stderr: bars on a terminal, else a line every few seconds [default: auto]' -r -f -a "auto\t''
+plain\t''
+json\t''
+none\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from persistence" -l work-dir -d 'Folder for private copies of SQLite files [default: TMPDIR or /tmp]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from persistence" -l state-dir -d 'Folder for what is remembered between runs [default: /var/lib/mlops for root, else ~/.local/state/mlops]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from persistence" -l jobs -d 'Threads and connections that work at once [default: the number of processors]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from persistence" -l pause -d 'Wait until somebody has restarted it by hand, 30 minutes at most; on a terminal Enter says that it is done'
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from persistence" -l frozen -d 'Nobody else uses the stack: whatever is new or went on is wrong as well'
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from persistence" -l keep -d 'Leave what was made on the server, and tell its names'
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from persistence" -s q -l quiet -d 'Say nothing on stderr but errors'
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from persistence" -s v -l verbose -d 'Log to stderr what is done; twice: every statement'
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from persistence" -l yes -d 'Agree to what would be asked'
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from persistence" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from persistence" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from snapshot" -l file -d 'The file, which must not be there yet' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from snapshot" -l config -d 'Configuration file [default: MLOPS_CONFIG, ~/.config/mlops/config.toml, /etc/mlops/config.toml]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from snapshot" -l profile -d 'Profile in the configuration file whose values beat the file\'s own [default: MLOPS_PROFILE]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from snapshot" -l tracking-uri -d 'Tracking server [default: MLOPS_TRACKING_URI, MLFLOW_TRACKING_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from snapshot" -l backend-store-uri -d 'Backend database of MLflow\'s: a SQLite file or a postgresql:// address [default: MLOPS_BACKEND_STORE_URI, MLFLOW_BACKEND_STORE_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from snapshot" -l artifact-root -d 'Where the server\'s artifacts are: a folder or s3://bucket/path [default: MLOPS_ARTIFACT_ROOT, MLFLOW_ARTIFACTS_DESTINATION, MLFLOW_DEFAULT_ARTIFACT_ROOT]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from snapshot" -l output -d 'Form of the result [default: table]' -r -f -a "table\t'For people'
+json\t'One document'
+nagios\t'A monitoring plugin\'s status line and performance data (health only)'
+prometheus\t'Prometheus\' text format (health only)'
+markdown\t'For a ticket or a chat (health only)'"
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from snapshot" -l color -d 'Colours on the terminal [default: auto; NO_COLOR is honoured]' -r -f -a "auto\t''
+always\t''
+never\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from snapshot" -l progress -d 'Progress on stderr: bars on a terminal, else a line every few seconds [default: auto]' -r -f -a "auto\t''
+plain\t''
+json\t''
+none\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from snapshot" -l work-dir -d 'Folder for private copies of SQLite files [default: TMPDIR or /tmp]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from snapshot" -l state-dir -d 'Folder for what is remembered between runs [default: /var/lib/mlops for root, else ~/.local/state/mlops]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from snapshot" -l jobs -d 'Threads and connections that work at once [default: the number of processors]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from snapshot" -s q -l quiet -d 'Say nothing on stderr but errors'
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from snapshot" -s v -l verbose -d 'Log to stderr what is done; twice: every statement'
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from snapshot" -l yes -d 'Agree to what would be asked'
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from snapshot" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from snapshot" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from compare" -l file -d 'The snapshot' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from compare" -l report -d 'Write the account as a Markdown page as well' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from compare" -l config -d 'Configuration file [default: MLOPS_CONFIG, ~/.config/mlops/config.toml, /etc/mlops/config.toml]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from compare" -l profile -d 'Profile in the configuration file whose values beat the file\'s own [default: MLOPS_PROFILE]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from compare" -l tracking-uri -d 'Tracking server [default: MLOPS_TRACKING_URI, MLFLOW_TRACKING_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from compare" -l backend-store-uri -d 'Backend database of MLflow\'s: a SQLite file or a postgresql:// address [default: MLOPS_BACKEND_STORE_URI, MLFLOW_BACKEND_STORE_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from compare" -l artifact-root -d 'Where the server\'s artifacts are: a folder or s3://bucket/path [default: MLOPS_ARTIFACT_ROOT, MLFLOW_ARTIFACTS_DESTINATION, MLFLOW_DEFAULT_ARTIFACT_ROOT]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from compare" -l output -d 'Form of the result [default: table]' -r -f -a "table\t'For people'
+json\t'One document'
+nagios\t'A monitoring plugin\'s status line and performance data (health only)'
+prometheus\t'Prometheus\' text format (health only)'
+markdown\t'For a ticket or a chat (health only)'"
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from compare" -l color -d 'Colours on the terminal [default: auto; NO_COLOR is honoured]' -r -f -a "auto\t''
+always\t''
+never\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from compare" -l progress -d 'Progress on stderr: bars on a terminal, else a line every few seconds [default: auto]' -r -f -a "auto\t''
+plain\t''
+json\t''
+none\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from compare" -l work-dir -d 'Folder for private copies of SQLite files [default: TMPDIR or /tmp]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from compare" -l state-dir -d 'Folder for what is remembered between runs [default: /var/lib/mlops for root, else ~/.local/state/mlops]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from compare" -l jobs -d 'Threads and connections that work at once [default: the number of processors]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from compare" -l allow-upgrade -d 'Accept what an upgrade of MLflow or a move to another engine changes, and nothing else: the revision, tables and columns that are new, fields and tags of its own that a newer release fills'
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from compare" -l frozen -d 'Nobody used the stack in between: whatever is new or went on is wrong as well'
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from compare" -s q -l quiet -d 'Say nothing on stderr but errors'
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from compare" -s v -l verbose -d 'Log to stderr what is done; twice: every statement'
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from compare" -l yes -d 'Agree to what would be asked'
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from compare" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from compare" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from deployment" -l model -d 'Name of the registered model that is made and removed again [default: mlops-verify-<id>]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from deployment" -l service -d 'Another part of the deployment that has to answer: `gateway=http://host/health`, or with a condition on its JSON, `gateway=http://host/health where .models > 0`; may be given more than once' -r
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from deployment" -l report -d 'Write the account as a Markdown page as well: procedure, checkpoints, figures, findings, verdict' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from deployment" -l config -d 'Configuration file [default: MLOPS_CONFIG, ~/.config/mlops/config.toml, /etc/mlops/config.toml]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from deployment" -l profile -d 'Profile in the configuration file whose values beat the file\'s own [default: MLOPS_PROFILE]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from deployment" -l tracking-uri -d 'Tracking server [default: MLOPS_TRACKING_URI, MLFLOW_TRACKING_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from deployment" -l backend-store-uri -d 'Backend database of MLflow\'s: a SQLite file or a postgresql:// address [default: MLOPS_BACKEND_STORE_URI, MLFLOW_BACKEND_STORE_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from deployment" -l artifact-root -d 'Where the server\'s artifacts are: a folder or s3://bucket/path [default: MLOPS_ARTIFACT_ROOT, MLFLOW_ARTIFACTS_DESTINATION, MLFLOW_DEFAULT_ARTIFACT_ROOT]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from deployment" -l output -d 'Form of the result [default: table]' -r -f -a "table\t'For people'
+json\t'One document'
+nagios\t'A monitoring plugin\'s status line and performance data (health only)'
+prometheus\t'Prometheus\' text format (health only)'
+markdown\t'For a ticket or a chat (health only)'"
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from deployment" -l color -d 'Colours on the terminal [default: auto; NO_COLOR is honoured]' -r -f -a "auto\t''
+always\t''
+never\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from deployment" -l progress -d 'Progress on stderr: bars on a terminal, else a line every few seconds [default: auto]' -r -f -a "auto\t''
+plain\t''
+json\t''
+none\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from deployment" -l work-dir -d 'Folder for private copies of SQLite files [default: TMPDIR or /tmp]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from deployment" -l state-dir -d 'Folder for what is remembered between runs [default: /var/lib/mlops for root, else ~/.local/state/mlops]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from deployment" -l jobs -d 'Threads and connections that work at once [default: the number of processors]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from deployment" -l keep -d 'Leave what was made on the server, and tell its names'
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from deployment" -s q -l quiet -d 'Say nothing on stderr but errors'
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from deployment" -s v -l verbose -d 'Log to stderr what is done; twice: every statement'
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from deployment" -l yes -d 'Agree to what would be asked'
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from deployment" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from deployment" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from concurrency" -l writers -d 'Writers at the same time' -r
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from concurrency" -l runs -d 'Runs of each writer' -r
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from concurrency" -l metrics -d 'Points of each run: half of them logged one by one, half in batches' -r
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from concurrency" -l duration -d 'As many runs as fit in this time, one at least: 60s' -r
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from concurrency" -l baseline -d 'The document that an earlier run printed with --output json, to compare with' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from concurrency" -l max-p95 -d 'The longest p95 of each operation: 500ms' -r
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from concurrency" -l min-rate -d 'The least operations a second, all together' -r
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from concurrency" -l max-errors -d 'Operations that may fail [default: 0]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from concurrency" -l worse-than -d 'How many times slower than the baseline the p95 of each operation, and the rate of all, may be: 1.5' -r
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from concurrency" -l report -d 'Write the account as a Markdown page as well: procedure, checkpoints, figures, findings, verdict' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from concurrency" -l config -d 'Configuration file [default: MLOPS_CONFIG, ~/.config/mlops/config.toml, /etc/mlops/config.toml]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from concurrency" -l profile -d 'Profile in the configuration file whose values beat the file\'s own [default: MLOPS_PROFILE]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from concurrency" -l tracking-uri -d 'Tracking server [default: MLOPS_TRACKING_URI, MLFLOW_TRACKING_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from concurrency" -l backend-store-uri -d 'Backend database of MLflow\'s: a SQLite file or a postgresql:// address [default: MLOPS_BACKEND_STORE_URI, MLFLOW_BACKEND_STORE_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from concurrency" -l artifact-root -d 'Where the server\'s artifacts are: a folder or s3://bucket/path [default: MLOPS_ARTIFACT_ROOT, MLFLOW_ARTIFACTS_DESTINATION, MLFLOW_DEFAULT_ARTIFACT_ROOT]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from concurrency" -l output -d 'Form of the result [default: table]' -r -f -a "table\t'For people'
+json\t'One document'
+nagios\t'A monitoring plugin\'s status line and performance data (health only)'
+prometheus\t'Prometheus\' text format (health only)'
+markdown\t'For a ticket or a chat (health only)'"
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from concurrency" -l color -d 'Colours on the terminal [default: auto; NO_COLOR is honoured]' -r -f -a "auto\t''
+always\t''
+never\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from concurrency" -l progress -d 'Progress on stderr: bars on a terminal, else a line every few seconds [default: auto]' -r -f -a "auto\t''
+plain\t''
+json\t''
+none\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from concurrency" -l work-dir -d 'Folder for private copies of SQLite files [default: TMPDIR or /tmp]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from concurrency" -l state-dir -d 'Folder for what is remembered between runs [default: /var/lib/mlops for root, else ~/.local/state/mlops]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from concurrency" -l jobs -d 'Threads and connections that work at once [default: the number of processors]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from concurrency" -l keep -d 'Leave what was made on the server, and tell its names'
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from concurrency" -s q -l quiet -d 'Say nothing on stderr but errors'
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from concurrency" -s v -l verbose -d 'Log to stderr what is done; twice: every statement'
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from concurrency" -l yes -d 'Agree to what would be asked'
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from concurrency" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from concurrency" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from help" -f -a "persistence" -d 'Restart the stack, and see whether all that was in it is still there'
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from help" -f -a "snapshot" -d 'Write down what a stack holds, for `verify compare` after an upgrade or a move'
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from help" -f -a "compare" -d 'Compare a stack with a snapshot of it: what was lost, what was changed, what is new'
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from help" -f -a "deployment" -d 'Register, find, download, move and delete a small model, step by step'
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from help" -f -a "concurrency" -d 'Let many writers write at the same time, and compare what is there with what the server said'
+complete -c mlops -n "__fish_mlops_using_subcommand verify; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c mlops -n "__fish_mlops_using_subcommand models; and not __fish_seen_subcommand_from list show register export history help" -l config -d 'Configuration file [default: MLOPS_CONFIG, ~/.config/mlops/config.toml, /etc/mlops/config.toml]' -r -F
 complete -c mlops -n "__fish_mlops_using_subcommand models; and not __fish_seen_subcommand_from list show register export history help" -l profile -d 'Profile in the configuration file whose values beat the file\'s own [default: MLOPS_PROFILE]' -r
 complete -c mlops -n "__fish_mlops_using_subcommand models; and not __fish_seen_subcommand_from list show register export history help" -l tracking-uri -d 'Tracking server [default: MLOPS_TRACKING_URI, MLFLOW_TRACKING_URI]' -r
@@ -1223,33 +1417,35 @@ complete -c mlops -n "__fish_mlops_using_subcommand demo" -s v -l verbose -d 'Lo
 complete -c mlops -n "__fish_mlops_using_subcommand demo" -l yes -d 'Agree to what would be asked'
 complete -c mlops -n "__fish_mlops_using_subcommand demo" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
 complete -c mlops -n "__fish_mlops_using_subcommand demo" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c mlops -n "__fish_mlops_using_subcommand config; and not __fish_seen_subcommand_from show help" -l config -d 'Configuration file [default: MLOPS_CONFIG, ~/.config/mlops/config.toml, /etc/mlops/config.toml]' -r -F
-complete -c mlops -n "__fish_mlops_using_subcommand config; and not __fish_seen_subcommand_from show help" -l profile -d 'Profile in the configuration file whose values beat the file\'s own [default: MLOPS_PROFILE]' -r
-complete -c mlops -n "__fish_mlops_using_subcommand config; and not __fish_seen_subcommand_from show help" -l tracking-uri -d 'Tracking server [default: MLOPS_TRACKING_URI, MLFLOW_TRACKING_URI]' -r
-complete -c mlops -n "__fish_mlops_using_subcommand config; and not __fish_seen_subcommand_from show help" -l backend-store-uri -d 'Backend database of MLflow\'s: a SQLite file or a postgresql:// address [default: MLOPS_BACKEND_STORE_URI, MLFLOW_BACKEND_STORE_URI]' -r
-complete -c mlops -n "__fish_mlops_using_subcommand config; and not __fish_seen_subcommand_from show help" -l artifact-root -d 'Where the server\'s artifacts are: a folder or s3://bucket/path [default: MLOPS_ARTIFACT_ROOT, MLFLOW_ARTIFACTS_DESTINATION, MLFLOW_DEFAULT_ARTIFACT_ROOT]' -r
-complete -c mlops -n "__fish_mlops_using_subcommand config; and not __fish_seen_subcommand_from show help" -l output -d 'Form of the result [default: table]' -r -f -a "table\t'For people'
+complete -c mlops -n "__fish_mlops_using_subcommand config; and not __fish_seen_subcommand_from show check init help" -l config -d 'Configuration file [default: MLOPS_CONFIG, ~/.config/mlops/config.toml, /etc/mlops/config.toml]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand config; and not __fish_seen_subcommand_from show check init help" -l profile -d 'Profile in the configuration file whose values beat the file\'s own [default: MLOPS_PROFILE]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand config; and not __fish_seen_subcommand_from show check init help" -l tracking-uri -d 'Tracking server [default: MLOPS_TRACKING_URI, MLFLOW_TRACKING_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand config; and not __fish_seen_subcommand_from show check init help" -l backend-store-uri -d 'Backend database of MLflow\'s: a SQLite file or a postgresql:// address [default: MLOPS_BACKEND_STORE_URI, MLFLOW_BACKEND_STORE_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand config; and not __fish_seen_subcommand_from show check init help" -l artifact-root -d 'Where the server\'s artifacts are: a folder or s3://bucket/path [default: MLOPS_ARTIFACT_ROOT, MLFLOW_ARTIFACTS_DESTINATION, MLFLOW_DEFAULT_ARTIFACT_ROOT]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand config; and not __fish_seen_subcommand_from show check init help" -l output -d 'Form of the result [default: table]' -r -f -a "table\t'For people'
 json\t'One document'
 nagios\t'A monitoring plugin\'s status line and performance data (health only)'
 prometheus\t'Prometheus\' text format (health only)'
 markdown\t'For a ticket or a chat (health only)'"
-complete -c mlops -n "__fish_mlops_using_subcommand config; and not __fish_seen_subcommand_from show help" -l color -d 'Colours on the terminal [default: auto; NO_COLOR is honoured]' -r -f -a "auto\t''
+complete -c mlops -n "__fish_mlops_using_subcommand config; and not __fish_seen_subcommand_from show check init help" -l color -d 'Colours on the terminal [default: auto; NO_COLOR is honoured]' -r -f -a "auto\t''
 always\t''
 never\t''"
-complete -c mlops -n "__fish_mlops_using_subcommand config; and not __fish_seen_subcommand_from show help" -l progress -d 'Progress on stderr: bars on a terminal, else a line every few seconds [default: auto]' -r -f -a "auto\t''
+complete -c mlops -n "__fish_mlops_using_subcommand config; and not __fish_seen_subcommand_from show check init help" -l progress -d 'Progress on stderr: bars on a terminal, else a line every few seconds [default: auto]' -r -f -a "auto\t''
 plain\t''
 json\t''
 none\t''"
-complete -c mlops -n "__fish_mlops_using_subcommand config; and not __fish_seen_subcommand_from show help" -l work-dir -d 'Folder for private copies of SQLite files [default: TMPDIR or /tmp]' -r -F
-complete -c mlops -n "__fish_mlops_using_subcommand config; and not __fish_seen_subcommand_from show help" -l state-dir -d 'Folder for what is remembered between runs [default: /var/lib/mlops for root, else ~/.local/state/mlops]' -r -F
-complete -c mlops -n "__fish_mlops_using_subcommand config; and not __fish_seen_subcommand_from show help" -l jobs -d 'Threads and connections that work at once [default: the number of processors]' -r
-complete -c mlops -n "__fish_mlops_using_subcommand config; and not __fish_seen_subcommand_from show help" -s q -l quiet -d 'Say nothing on stderr but errors'
-complete -c mlops -n "__fish_mlops_using_subcommand config; and not __fish_seen_subcommand_from show help" -s v -l verbose -d 'Log to stderr what is done; twice: every statement'
-complete -c mlops -n "__fish_mlops_using_subcommand config; and not __fish_seen_subcommand_from show help" -l yes -d 'Agree to what would be asked'
-complete -c mlops -n "__fish_mlops_using_subcommand config; and not __fish_seen_subcommand_from show help" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
-complete -c mlops -n "__fish_mlops_using_subcommand config; and not __fish_seen_subcommand_from show help" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c mlops -n "__fish_mlops_using_subcommand config; and not __fish_seen_subcommand_from show help" -f -a "show" -d 'Each setting, its value (secrets masked) and its origin'
-complete -c mlops -n "__fish_mlops_using_subcommand config; and not __fish_seen_subcommand_from show help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c mlops -n "__fish_mlops_using_subcommand config; and not __fish_seen_subcommand_from show check init help" -l work-dir -d 'Folder for private copies of SQLite files [default: TMPDIR or /tmp]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand config; and not __fish_seen_subcommand_from show check init help" -l state-dir -d 'Folder for what is remembered between runs [default: /var/lib/mlops for root, else ~/.local/state/mlops]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand config; and not __fish_seen_subcommand_from show check init help" -l jobs -d 'Threads and connections that work at once [default: the number of processors]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand config; and not __fish_seen_subcommand_from show check init help" -s q -l quiet -d 'Say nothing on stderr but errors'
+complete -c mlops -n "__fish_mlops_using_subcommand config; and not __fish_seen_subcommand_from show check init help" -s v -l verbose -d 'Log to stderr what is done; twice: every statement'
+complete -c mlops -n "__fish_mlops_using_subcommand config; and not __fish_seen_subcommand_from show check init help" -l yes -d 'Agree to what would be asked'
+complete -c mlops -n "__fish_mlops_using_subcommand config; and not __fish_seen_subcommand_from show check init help" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
+complete -c mlops -n "__fish_mlops_using_subcommand config; and not __fish_seen_subcommand_from show check init help" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c mlops -n "__fish_mlops_using_subcommand config; and not __fish_seen_subcommand_from show check init help" -f -a "show" -d 'Each setting, its value (secrets masked) and its origin'
+complete -c mlops -n "__fish_mlops_using_subcommand config; and not __fish_seen_subcommand_from show check init help" -f -a "check" -d 'Try what is set: read the secrets, ask the server, the database, the artifact root and the place of the backups'
+complete -c mlops -n "__fish_mlops_using_subcommand config; and not __fish_seen_subcommand_from show check init help" -f -a "init" -d 'Write a configuration file, with every key explained in it'
+complete -c mlops -n "__fish_mlops_using_subcommand config; and not __fish_seen_subcommand_from show check init help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c mlops -n "__fish_mlops_using_subcommand config; and __fish_seen_subcommand_from show" -l config -d 'Configuration file [default: MLOPS_CONFIG, ~/.config/mlops/config.toml, /etc/mlops/config.toml]' -r -F
 complete -c mlops -n "__fish_mlops_using_subcommand config; and __fish_seen_subcommand_from show" -l profile -d 'Profile in the configuration file whose values beat the file\'s own [default: MLOPS_PROFILE]' -r
 complete -c mlops -n "__fish_mlops_using_subcommand config; and __fish_seen_subcommand_from show" -l tracking-uri -d 'Tracking server [default: MLOPS_TRACKING_URI, MLFLOW_TRACKING_URI]' -r
@@ -1275,7 +1471,60 @@ complete -c mlops -n "__fish_mlops_using_subcommand config; and __fish_seen_subc
 complete -c mlops -n "__fish_mlops_using_subcommand config; and __fish_seen_subcommand_from show" -l yes -d 'Agree to what would be asked'
 complete -c mlops -n "__fish_mlops_using_subcommand config; and __fish_seen_subcommand_from show" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
 complete -c mlops -n "__fish_mlops_using_subcommand config; and __fish_seen_subcommand_from show" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c mlops -n "__fish_mlops_using_subcommand config; and __fish_seen_subcommand_from check" -l config -d 'Configuration file [default: MLOPS_CONFIG, ~/.config/mlops/config.toml, /etc/mlops/config.toml]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand config; and __fish_seen_subcommand_from check" -l profile -d 'Profile in the configuration file whose values beat the file\'s own [default: MLOPS_PROFILE]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand config; and __fish_seen_subcommand_from check" -l tracking-uri -d 'Tracking server [default: MLOPS_TRACKING_URI, MLFLOW_TRACKING_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand config; and __fish_seen_subcommand_from check" -l backend-store-uri -d 'Backend database of MLflow\'s: a SQLite file or a postgresql:// address [default: MLOPS_BACKEND_STORE_URI, MLFLOW_BACKEND_STORE_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand config; and __fish_seen_subcommand_from check" -l artifact-root -d 'Where the server\'s artifacts are: a folder or s3://bucket/path [default: MLOPS_ARTIFACT_ROOT, MLFLOW_ARTIFACTS_DESTINATION, MLFLOW_DEFAULT_ARTIFACT_ROOT]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand config; and __fish_seen_subcommand_from check" -l output -d 'Form of the result [default: table]' -r -f -a "table\t'For people'
+json\t'One document'
+nagios\t'A monitoring plugin\'s status line and performance data (health only)'
+prometheus\t'Prometheus\' text format (health only)'
+markdown\t'For a ticket or a chat (health only)'"
+complete -c mlops -n "__fish_mlops_using_subcommand config; and __fish_seen_subcommand_from check" -l color -d 'Colours on the terminal [default: auto; NO_COLOR is honoured]' -r -f -a "auto\t''
+always\t''
+never\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand config; and __fish_seen_subcommand_from check" -l progress -d 'Progress on stderr: bars on a terminal, else a line every few seconds [default: auto]' -r -f -a "auto\t''
+plain\t''
+json\t''
+none\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand config; and __fish_seen_subcommand_from check" -l work-dir -d 'Folder for private copies of SQLite files [default: TMPDIR or /tmp]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand config; and __fish_seen_subcommand_from check" -l state-dir -d 'Folder for what is remembered between runs [default: /var/lib/mlops for root, else ~/.local/state/mlops]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand config; and __fish_seen_subcommand_from check" -l jobs -d 'Threads and connections that work at once [default: the number of processors]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand config; and __fish_seen_subcommand_from check" -s q -l quiet -d 'Say nothing on stderr but errors'
+complete -c mlops -n "__fish_mlops_using_subcommand config; and __fish_seen_subcommand_from check" -s v -l verbose -d 'Log to stderr what is done; twice: every statement'
+complete -c mlops -n "__fish_mlops_using_subcommand config; and __fish_seen_subcommand_from check" -l yes -d 'Agree to what would be asked'
+complete -c mlops -n "__fish_mlops_using_subcommand config; and __fish_seen_subcommand_from check" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
+complete -c mlops -n "__fish_mlops_using_subcommand config; and __fish_seen_subcommand_from check" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c mlops -n "__fish_mlops_using_subcommand config; and __fish_seen_subcommand_from init" -l backup-to -d 'Where backups are kept: a folder or s3://bucket/path' -r
+complete -c mlops -n "__fish_mlops_using_subcommand config; and __fish_seen_subcommand_from init" -l config -d 'Configuration file [default: MLOPS_CONFIG, ~/.config/mlops/config.toml, /etc/mlops/config.toml]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand config; and __fish_seen_subcommand_from init" -l profile -d 'Profile in the configuration file whose values beat the file\'s own [default: MLOPS_PROFILE]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand config; and __fish_seen_subcommand_from init" -l tracking-uri -d 'Tracking server [default: MLOPS_TRACKING_URI, MLFLOW_TRACKING_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand config; and __fish_seen_subcommand_from init" -l backend-store-uri -d 'Backend database of MLflow\'s: a SQLite file or a postgresql:// address [default: MLOPS_BACKEND_STORE_URI, MLFLOW_BACKEND_STORE_URI]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand config; and __fish_seen_subcommand_from init" -l artifact-root -d 'Where the server\'s artifacts are: a folder or s3://bucket/path [default: MLOPS_ARTIFACT_ROOT, MLFLOW_ARTIFACTS_DESTINATION, MLFLOW_DEFAULT_ARTIFACT_ROOT]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand config; and __fish_seen_subcommand_from init" -l output -d 'Form of the result [default: table]' -r -f -a "table\t'For people'
+json\t'One document'
+nagios\t'A monitoring plugin\'s status line and performance data (health only)'
+prometheus\t'Prometheus\' text format (health only)'
+markdown\t'For a ticket or a chat (health only)'"
+complete -c mlops -n "__fish_mlops_using_subcommand config; and __fish_seen_subcommand_from init" -l color -d 'Colours on the terminal [default: auto; NO_COLOR is honoured]' -r -f -a "auto\t''
+always\t''
+never\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand config; and __fish_seen_subcommand_from init" -l progress -d 'Progress on stderr: bars on a terminal, else a line every few seconds [default: auto]' -r -f -a "auto\t''
+plain\t''
+json\t''
+none\t''"
+complete -c mlops -n "__fish_mlops_using_subcommand config; and __fish_seen_subcommand_from init" -l work-dir -d 'Folder for private copies of SQLite files [default: TMPDIR or /tmp]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand config; and __fish_seen_subcommand_from init" -l state-dir -d 'Folder for what is remembered between runs [default: /var/lib/mlops for root, else ~/.local/state/mlops]' -r -F
+complete -c mlops -n "__fish_mlops_using_subcommand config; and __fish_seen_subcommand_from init" -l jobs -d 'Threads and connections that work at once [default: the number of processors]' -r
+complete -c mlops -n "__fish_mlops_using_subcommand config; and __fish_seen_subcommand_from init" -s q -l quiet -d 'Say nothing on stderr but errors'
+complete -c mlops -n "__fish_mlops_using_subcommand config; and __fish_seen_subcommand_from init" -s v -l verbose -d 'Log to stderr what is done; twice: every statement'
+complete -c mlops -n "__fish_mlops_using_subcommand config; and __fish_seen_subcommand_from init" -l yes -d 'Agree to what would be asked'
+complete -c mlops -n "__fish_mlops_using_subcommand config; and __fish_seen_subcommand_from init" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
+complete -c mlops -n "__fish_mlops_using_subcommand config; and __fish_seen_subcommand_from init" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c mlops -n "__fish_mlops_using_subcommand config; and __fish_seen_subcommand_from help" -f -a "show" -d 'Each setting, its value (secrets masked) and its origin'
+complete -c mlops -n "__fish_mlops_using_subcommand config; and __fish_seen_subcommand_from help" -f -a "check" -d 'Try what is set: read the secrets, ask the server, the database, the artifact root and the place of the backups'
+complete -c mlops -n "__fish_mlops_using_subcommand config; and __fish_seen_subcommand_from help" -f -a "init" -d 'Write a configuration file, with every key explained in it'
 complete -c mlops -n "__fish_mlops_using_subcommand config; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c mlops -n "__fish_mlops_using_subcommand completions" -l config -d 'Configuration file [default: MLOPS_CONFIG, ~/.config/mlops/config.toml, /etc/mlops/config.toml]' -r -F
 complete -c mlops -n "__fish_mlops_using_subcommand completions" -l profile -d 'Profile in the configuration file whose values beat the file\'s own [default: MLOPS_PROFILE]' -r
@@ -1327,20 +1576,21 @@ complete -c mlops -n "__fish_mlops_using_subcommand man" -s v -l verbose -d 'Log
 complete -c mlops -n "__fish_mlops_using_subcommand man" -l yes -d 'Agree to what would be asked'
 complete -c mlops -n "__fish_mlops_using_subcommand man" -l dry-run -d 'Print the plan and stop; the exit code is that of the refusal the real run would give'
 complete -c mlops -n "__fish_mlops_using_subcommand man" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health backup restore cleanup promote rollback models demo config completions man help" -f -a "migrate" -d 'Move a store to another database or into an archive and back, or compare two stores'
-complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health backup restore cleanup promote rollback models demo config completions man help" -f -a "db" -d 'Look at a backend database, mend it, or make a new one'
-complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health backup restore cleanup promote rollback models demo config completions man help" -f -a "health" -d 'Look at the whole stack at once, and end with the exit code that a monitor understands'
-complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health backup restore cleanup promote rollback models demo config completions man help" -f -a "backup" -d 'Back up the database and the artifacts that it refers to, as one unit, while the stack is in use'
-complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health backup restore cleanup promote rollback models demo config completions man help" -f -a "restore" -d 'Make a stack of a backup: its artifacts below a root, its database in SQLite or PostgreSQL'
-complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health backup restore cleanup promote rollback models demo config completions man help" -f -a "cleanup" -d 'Delete old experiments and runs by policy, put them back, remove what is deleted for good'
-complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health backup restore cleanup promote rollback models demo config completions man help" -f -a "promote" -d 'Put a model\'s challenger into production, if every gate lets it through'
-complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health backup restore cleanup promote rollback models demo config completions man help" -f -a "rollback" -d 'Put the former champion back into production'
-complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health backup restore cleanup promote rollback models demo config completions man help" -f -a "models" -d 'Look at the model registry, register models, export what is in production, tell who was champion when'
-complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health backup restore cleanup promote rollback models demo config completions man help" -f -a "demo" -d 'Make a sample MLflow store and migrate it, to see what this tool does'
-complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health backup restore cleanup promote rollback models demo config completions man help" -f -a "config" -d 'Settings and where they come from'
-complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health backup restore cleanup promote rollback models demo config completions man help" -f -a "completions" -d 'Print a completion script for a shell'
-complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health backup restore cleanup promote rollback models demo config completions man help" -f -a "man" -d 'Write the man pages into a folder'
-complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health backup restore cleanup promote rollback models demo config completions man help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health backup restore cleanup promote rollback verify models demo config completions man help" -f -a "migrate" -d 'Move a store to another database or into an archive and back, or compare two stores'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health backup restore cleanup promote rollback verify models demo config completions man help" -f -a "db" -d 'Look at a backend database, mend it, or make a new one'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health backup restore cleanup promote rollback verify models demo config completions man help" -f -a "health" -d 'Look at the whole stack at once, and end with the exit code that a monitor understands'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health backup restore cleanup promote rollback verify models demo config completions man help" -f -a "backup" -d 'Back up the database and the artifacts that it refers to, as one unit, while the stack is in use'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health backup restore cleanup promote rollback verify models demo config completions man help" -f -a "restore" -d 'Make a stack of a backup: its artifacts below a root, its database in SQLite or PostgreSQL'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health backup restore cleanup promote rollback verify models demo config completions man help" -f -a "cleanup" -d 'Delete old experiments and runs by policy, put them back, remove what is deleted for good'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health backup restore cleanup promote rollback verify models demo config completions man help" -f -a "promote" -d 'Put a model\'s challenger into production, if every gate lets it through'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health backup restore cleanup promote rollback verify models demo config completions man help" -f -a "rollback" -d 'Put the former champion back into production'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health backup restore cleanup promote rollback verify models demo config completions man help" -f -a "verify" -d 'Prove a tracking server by using it: restarts, upgrades and moves, a new deployment, concurrent writers'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health backup restore cleanup promote rollback verify models demo config completions man help" -f -a "models" -d 'Look at the model registry, register models, export what is in production, tell who was champion when'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health backup restore cleanup promote rollback verify models demo config completions man help" -f -a "demo" -d 'Make a sample MLflow store and migrate it, to see what this tool does'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health backup restore cleanup promote rollback verify models demo config completions man help" -f -a "config" -d 'Settings: where they come from, whether they work, and a first file of them'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health backup restore cleanup promote rollback verify models demo config completions man help" -f -a "completions" -d 'Print a completion script for a shell'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health backup restore cleanup promote rollback verify models demo config completions man help" -f -a "man" -d 'Write the man pages into a folder'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and not __fish_seen_subcommand_from migrate db health backup restore cleanup promote rollback verify models demo config completions man help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcommand_from migrate" -f -a "sqlite-to-pg" -d 'Move an MLflow SQLite database into PostgreSQL'
 complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcommand_from migrate" -f -a "export" -d 'Write a store into an archive: one file to keep, to send and to restore from'
 complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcommand_from migrate" -f -a "import" -d 'Make a store of an archive, in PostgreSQL or SQLite'
@@ -1361,9 +1611,16 @@ complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcom
 complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcommand_from cleanup" -f -a "undo" -d 'Put back exactly what a batch deleted; without an id, list the batches'
 complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcommand_from cleanup" -f -a "purge" -d 'Remove deleted runs, logged models and experiments for good: artifacts, then rows'
 complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcommand_from cleanup" -f -a "orphans" -d 'Find what lost its other half: artifacts without a row, rows without artifacts, rows without a parent'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcommand_from verify" -f -a "persistence" -d 'Restart the stack, and see whether all that was in it is still there'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcommand_from verify" -f -a "snapshot" -d 'Write down what a stack holds, for `verify compare` after an upgrade or a move'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcommand_from verify" -f -a "compare" -d 'Compare a stack with a snapshot of it: what was lost, what was changed, what is new'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcommand_from verify" -f -a "deployment" -d 'Register, find, download, move and delete a small model, step by step'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcommand_from verify" -f -a "concurrency" -d 'Let many writers write at the same time, and compare what is there with what the server said'
 complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcommand_from models" -f -a "list" -d 'Every registered model in a line: versions, what is in Production and Staging, aliases, a metric, age'
 complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcommand_from models" -f -a "show" -d 'One model, one version or one logged model: run, metrics, params, signature, tags, files, lineage'
 complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcommand_from models" -f -a "register" -d 'Make a version of a registered model from a run\'s model, a logged model or an address'
 complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcommand_from models" -f -a "export" -d 'What is in production, as a JSON document, and with --files also its artifacts'
 complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcommand_from models" -f -a "history" -d 'Who was champion when, as the versions\' tags and the log of the state folder tell'
 complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcommand_from config" -f -a "show" -d 'Each setting, its value (secrets masked) and its origin'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcommand_from config" -f -a "check" -d 'Try what is set: read the secrets, ask the server, the database, the artifact root and the place of the backups'
+complete -c mlops -n "__fish_mlops_using_subcommand help; and __fish_seen_subcommand_from config" -f -a "init" -d 'Write a configuration file, with every key explained in it'

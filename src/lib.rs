@@ -27,6 +27,7 @@
 //! | [`health`] | the whole stack looked at, and one verdict |
 //! | [`cleanup`] | what is old, soft-deleted by policy and put back; what is deleted, removed for good |
 //! | [`promote`] | champion and challenger: gates, one switch under a lock, audit, the way back |
+//! | [`verify`] | a server proved by using it: what is made for that is found, judged and removed |
 //! | [`registry`] | the model registry looked at: models, versions and what they were made of |
 //! | [`shell`] | a shell command, bounded in time and in words |
 //! | [`demo`] | a sample store to try everything on |
@@ -67,3 +68,4 @@ pub mod source;
 pub mod state;
 pub mod store;
 pub mod tls;
+pub mod verify;

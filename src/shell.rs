@@ -1,6 +1,8 @@
-//! A shell command and what it says, bounded in time and in words; nothing that it started outlives it.
+//! A shell command and what it says, bounded in time and in words; nothing that it started outlives it, but where
+//! starting something is what it is for.
 
-use std::io::Read;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver};
@@ -90,6 +92,53 @@ pub fn run(command: &str, variables: &[(&str, String)], within: Duration, cancel
     ended?;
     let text = |from: Receiver<Vec<u8>>| {
         let bytes = from.recv_timeout(REST).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    };
+    Ok(Ended { status, out: text(out), err: text(err) })
+}
+
+/// Runs a command that starts something which is to stay: what it leaves behind goes on, and may write on. Only a command
+/// that does not come to its end is ended with all that it started.
+///
+/// # Errors
+/// A sentence: why it did not come to its end.
+pub fn start(command: &str, within: Duration, cancel: &Cancel) -> Result<Ended, String> {
+    let end = Instant::now() + within;
+    let file = || tempfile::tempfile().map_err(|e| format!("no file for what it says: {e}"));
+    // A pipe would break under what stays.
+    let (out, err) = (file()?, file()?);
+    let copy = |file: &File| file.try_clone().map_err(|e| format!("no file for what it says: {e}"));
+    let mut child = Command::new("sh")
+        .arg("-c")
+        .arg(command)
+        .stdin(Stdio::null())
+        .stdout(copy(&out)?)
+        .stderr(copy(&err)?)
+        .process_group(0)
+        .spawn()
+        .map_err(|e| format!("sh cannot be started: {e}"))?;
+    let pid = Pid::from_child(&child);
+    let status = loop {
+        match child.try_wait() {
+            Ok(Some(status)) => break status,
+            Ok(None) if Instant::now() < end && cancel.failure().is_none() => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            ended => {
+                let _ = kill_process_group(pid, Signal::KILL);
+                let _ = child.wait();
+                return Err(match ended {
+                    Err(e) => format!("it cannot be waited for: {e}"),
+                    Ok(_) if cancel.failure().is_some() => "interrupted".to_owned(),
+                    Ok(_) => format!("no end within {:.1} s", within.as_secs_f64()),
+                });
+            }
+        }
+    };
+    let text = |mut file: File| {
+        let mut bytes = Vec::new();
+        // What cannot be read was said in vain; the status counts.
+        let _ = file.seek(SeekFrom::Start(0)).and_then(|_| file.take(MOST).read_to_end(&mut bytes));
         String::from_utf8_lossy(&bytes).into_owned()
     };
     Ok(Ended { status, out: text(out), err: text(err) })

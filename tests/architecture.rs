@@ -110,6 +110,8 @@ fn capabilities_neither_print_nor_parse() {
     let health = ["artifact", "backup", "doctor", "mlflow", "registry", "shell", "store", "tls"];
     uses_only("health/", &[&["domain", "engine", "health"], &health[..]].concat());
     uses_only("registry/", &["domain", "engine", "artifact", "backup", "mlflow", "registry", "TOOL"]);
+    let verify = ["artifact", "backup", "health", "mlflow", "newfile", "registry", "shell", "source", "state", "store"];
+    uses_only("verify/", &[&["domain", "engine", "verify", "TOOL"], &verify[..]].concat());
     uses_only("state/", &["domain", "engine", "filelock", "newfile", "state"]);
     uses_only("cli/", &["cli", "command"]);
 }

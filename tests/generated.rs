@@ -82,7 +82,8 @@ fn every_table_of_the_example_configuration_means_something_when_it_is_no_commen
     let arguments = ["config", "show", "--output", "json", "--config", file.to_str().unwrap()];
     let shown = run(home.path(), &arguments).expect(0).json();
     let settings = shown["result"].as_array().unwrap();
-    let value = |key: &str| settings.iter().find(|s| s["key"] == key).map_or("", |s| s["value"].as_str().unwrap());
+    let value =
+        |key: &str| settings.iter().find(|s| s["key"] == key).map_or("", |s| s["value"].as_str().unwrap_or_default());
     for (table, holds) in [
         ("health", "server.write"),
         ("activity", "nightly"),
@@ -90,8 +91,11 @@ fn every_table_of_the_example_configuration_means_something_when_it_is_no_commen
         ("probe", "energy, weather, minio, restarts, balance"),
         ("registry", "energy-*"),
         ("tls", "ca_file, client_certificate"),
-        ("notify", "ping = ***, webhook = ***"),
-        ("s3", "endpoint_url, region"),
+        ("notify.ping", "***"),
+        ("notify.webhook", "***"),
+        ("s3.endpoint_url", "http://minio:9000"),
+        ("s3.secret_access_key", "***"),
+        ("tracking_token", "***"),
         ("backup.to", "/backup/mlflow"),
         ("backup.keep_within", "2d"),
     ] {
@@ -100,8 +104,10 @@ fn every_table_of_the_example_configuration_means_something_when_it_is_no_commen
     assert!(!shown.to_string().contains("hooks.slack.com"), "a secret is shown");
     let with_profile = [&arguments[..], &["--profile", "production"]].concat();
     let shown = run(home.path(), &with_profile).expect(0).json();
-    let notify = shown["result"].as_array().unwrap().iter().find(|s| s["key"] == "notify").unwrap().clone();
-    assert_eq!(notify["value"], "webhook = ***");
+    let of = |key: &str| shown["result"].as_array().unwrap().iter().find(|s| s["key"] == key).unwrap().clone();
+    assert_eq!(of("notify.ping")["value"], serde_json::Value::Null, "the profile's table stands for the whole one");
+    let notify = of("notify.webhook");
+    assert_eq!(notify["value"], "***");
     assert!(notify["origin"].as_str().unwrap().ends_with("[profile.production]"), "{notify}");
 }
 

@@ -151,7 +151,7 @@ fn a_password_that_is_none_is_refused() {
     fs::write(&empty, "\n").unwrap();
     fs::write(&two, "one\ntwo\n").unwrap();
     for (arguments, words) in [
-        (["--password-env", "NOT_SET"], "NOT_SET is not set"),
+        (["--password-env", "NOT_SET"], "NOT_SET: it is not set"),
         (["--password-file", empty.to_str().unwrap()], "is empty"),
         (["--password-file", two.to_str().unwrap()], "more than one line"),
         (["--password-file", "/nowhere"], "/nowhere"),

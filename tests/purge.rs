@@ -511,7 +511,12 @@ fn what_others_hold_is_not_taken_along() {
     );
     let cited = text_of(file, "SELECT run FROM paper");
     let all = ["--older-than", "0s", "--artifact-root", artifacts];
+    let plan = purge(home, store, &all).expect(4).json()["result"].clone();
     let done = purge(home, store, &[&all[..], &["--yes"]].concat()).expect(4).json()["result"].clone();
+    for what in ["runs", "logged_models", "experiments", "traces"] {
+        assert_eq!(plan[what], done[what], "{what} of the plan are those that went");
+    }
+    assert_eq!(plan["stuck"]["total"], 1, "{plan}");
     assert!(precious.join("x").exists(), "a folder that anybody named is gone");
     assert!(done["failures"].to_string().contains("is not named by the id"), "{}", done["failures"]);
     let protected = done["protected"].to_string();
@@ -539,7 +544,7 @@ fn a_plan_says_what_will_not_go_and_a_wrong_root_stops_it() {
     for more in [&[][..], &["--yes"]] {
         let wrong = [&["--older-than", "0s", "--artifact-root", empty.to_str().unwrap()], more].concat();
         let said = purge(home, store, &wrong).expect(9);
-        assert!(said.json()["error"]["message"].as_str().unwrap().contains("there is no file in any of them"));
+        assert!(said.json()["error"]["message"].as_str().unwrap().contains("there is no file in any of the places"));
     }
     assert!(content(file) == before);
     // Addresses that no purge removes are known before.
@@ -590,7 +595,7 @@ fn one_failure_does_not_stop_the_rest() {
     let (before, aside) = (content(file), stack.path("unmounted"));
     fs::rename(&stack.root, &aside).unwrap();
     let none = purge().expect(9).json();
-    assert!(none["error"]["message"].as_str().unwrap().contains("there is no file in any of them"), "{none}");
+    assert!(none["error"]["message"].as_str().unwrap().contains("there is no file in any of the places"), "{none}");
     assert!(content(file) == before);
     fs::rename(&aside, &stack.root).unwrap();
     let done = purge().expect(4).json()["result"].clone();

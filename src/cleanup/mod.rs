@@ -7,6 +7,7 @@
 
 pub mod batch;
 pub mod gather;
+pub mod list;
 pub mod orphans;
 mod owners;
 pub mod purge;

@@ -21,7 +21,8 @@ Examples:
 
 const PURGE: &str = "\
 Exit codes: 0 all that was to go is gone, or the plan; 4 some of it stays, the list says why; 5 the experiment of --name
-is needed by something and stays; 10 another purge is at work.
+is needed by something and stays; 9 no file of anything is there, so that a disk may be missing; 10 another purge is at
+work.
 
 Artifacts need --artifact-root where the server passes them on (mlflow-artifacts:), or --tracking-uri: then the server
 deletes them. The file of a SQLite database does not shrink by this; `VACUUM` does that, while no server runs.

@@ -2,16 +2,19 @@
 
 pub(crate) mod backup;
 pub(crate) mod cleanup;
+pub(crate) mod config;
 pub(crate) mod db;
 pub(crate) mod demo;
+mod examples;
 pub(crate) mod health;
 pub(crate) mod migrate;
 pub(crate) mod models;
 pub(crate) mod promote;
+pub(crate) mod verify;
 
 use std::path::PathBuf;
 
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 const AFTER: &str = "\
 Exit codes:
@@ -57,14 +60,15 @@ pub(crate) enum Command {
     Cleanup(cleanup::Cleanup),
     Promote(Box<promote::Promote>),
     Rollback(promote::Rollback),
+    #[command(subcommand)]
+    Verify(verify::Verify),
     /// Look at the model registry, register models, export what is in production, tell who was champion when
     #[command(subcommand)]
     Models(models::Models),
     /// Make a sample MLflow store and migrate it, to see what this tool does
     Demo(demo::Demo),
-    /// Settings and where they come from
     #[command(subcommand)]
-    Config(Config),
+    Config(config::Config),
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -75,12 +79,6 @@ pub(crate) enum Command {
         /// The folder; it is made if it is not there
         folder: PathBuf,
     },
-}
-
-#[derive(Subcommand)]
-pub(crate) enum Config {
-    /// Each setting, its value (secrets masked) and its origin
-    Show,
 }
 
 /// Flags that every command takes.
@@ -169,7 +167,16 @@ pub(crate) fn word(value: impl ValueEnum) -> String {
     value.to_possible_value().map(|v| v.get_name().to_owned()).unwrap_or_default()
 }
 
-/// The whole command line, for completions and man pages.
+/// The whole command line.
 pub fn definition() -> clap::Command {
-    Cli::command()
+    examples::shown(Cli::command())
+}
+
+/// Reads the command line of this process.
+///
+/// # Errors
+/// What clap has to say of it: help, the version, or a complaint.
+pub(crate) fn parsed() -> Result<Cli, clap::Error> {
+    let matches = definition().try_get_matches()?;
+    Cli::from_arg_matches(&matches)
 }

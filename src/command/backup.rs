@@ -123,7 +123,7 @@ fn create(context: &Context, arguments: &Create) -> Result<u8, Ended> {
     if limits.is_none() && !flagged(&arguments.keep).is_empty() {
         return Err(Failure::usage("--keep-* means nothing without --prune").into());
     }
-    let settings = context.settings.notify();
+    let settings = context.settings.notify()?;
     let secret = |flag: &Option<String>, setting| flag.clone().map(SecretString::from).or(setting);
     let (ping, chat) = (&arguments.messages.ping, &arguments.messages.notify);
     let telling = Telling::begin(context, secret(ping, settings.ping), secret(chat, settings.webhook))?;

@@ -10,6 +10,7 @@ use crate::cli::cleanup::{Artifacts, Purge as Arguments};
 use crate::domain::address::{StoreAddress, shown};
 use crate::domain::artifact_address::ArtifactAddress;
 use crate::domain::cleanup::belongings::Root;
+use crate::domain::consent::Consent;
 use crate::domain::failure::{Failure, Kind, Outcome};
 use crate::domain::span;
 use crate::engine::purge::Purge;
@@ -55,14 +56,6 @@ pub(super) fn ways(context: &Context) -> Outcome<Ways> {
 /// Plans, and removes if that was agreed to. Gives the exit code with it.
 pub(super) fn purge(context: &Context, id: &str, wish: &Wish, warnings: &mut Vec<String>) -> Outcome<(Cleanup, u8)> {
     let ways = ways(context)?;
-    let request = Request {
-        before: before(context, wish.older_than.as_deref())?,
-        experiments: wish.experiment.clone(),
-        name: wish.name.clone(),
-        artifacts: wish.artifacts,
-        resumed: false,
-        artifact_root: ways.artifact_root.clone(),
-    };
     let really = context.yes && !context.dry_run;
     let address = db::address(context, None)?;
     let mut store = open(context, &address)?;
@@ -76,7 +69,14 @@ pub(super) fn purge(context: &Context, id: &str, wish: &Wish, warnings: &mut Vec
     let database = store.address();
     let resumed = state::unfinished(&context.settings.state_dir()?);
     let resumed = resumed.iter().any(|run| run.target == database && PURGES.contains(&run.command.as_str()));
-    let request = Request { resumed, ..request };
+    let request = Request {
+        before: before(context, wish.older_than.as_deref())?,
+        experiments: wish.experiment.clone(),
+        name: wish.name.clone(),
+        artifacts: wish.artifacts,
+        resumed,
+        artifact_root: ways.artifact_root.clone(),
+    };
     let mut plan = purge::plan(store.as_mut(), request, &ways, &context.settings.work_dir())?;
     warnings.extend(plan.remarks.iter().cloned());
     if !really || plan.is_empty() {
@@ -123,6 +123,50 @@ pub(super) fn purge(context: &Context, id: &str, wish: &Wish, warnings: &mut Vec
     warnings.extend(permissions(context, &address, &purged)?);
     let exit = if purged.failures.total + purged.bereft.total > 0 { report::PARTIAL } else { 0 };
     Ok((Cleanup::Purged(purged), exit))
+}
+
+/// Removes deleted experiments that this program made itself, with all in them. Gives the names of those that are still
+/// there, or that this database does not know. `empty`: their files are known to be gone; then a place of artifacts that is
+/// not there, as nothing was ever written to it, keeps no row.
+///
+/// # Errors
+/// Locked: another purge is at work. Target: the database failed.
+pub(super) fn for_good(context: &Context, names: &[String], empty: bool) -> Outcome<Vec<String>> {
+    let ways = ways(context)?;
+    let mut store = open(context, &db::address(context, None)?)?;
+    store.lock(&context.cancel)?;
+    let (mut here, mut left) = (Vec::new(), Vec::new());
+    for name in names {
+        let known = !store.named(name)?.is_empty();
+        if known { &mut here } else { &mut left }.push(name.clone());
+    }
+    for artifacts in [true, false].into_iter().filter(|artifacts| *artifacts || empty) {
+        // None would mean all that is deleted.
+        if here.is_empty() {
+            break;
+        }
+        let request = Request {
+            before: i64::MAX,
+            experiments: here.clone(),
+            name: None,
+            artifacts,
+            // Their files are removed already: that nothing is there is right.
+            resumed: true,
+            artifact_root: ways.artifact_root.clone(),
+        };
+        let plan = purge::plan(store.as_mut(), request, &ways, &context.settings.work_dir())?;
+        // Nobody else's is among them, so nobody is asked.
+        let confirmed = Consent { yes: true, ask: &|_| None }.to("remove our own")?;
+        let (_, ended) = purge::carry_out(plan, store.as_mut(), &ways, &context.work(), &confirmed);
+        ended?;
+        for name in std::mem::take(&mut here) {
+            if !store.named(&name)?.is_empty() {
+                here.push(name);
+            }
+        }
+    }
+    left.extend(here);
+    Ok(left)
 }
 
 /// The limit, in milliseconds since 1970. One who names an experiment asks for no time.

@@ -82,7 +82,7 @@ fn wish(settings: &Settings, arguments: &Health) -> Outcome<Wish> {
         )),
     };
     let choice = Choice { only: arguments.only.clone(), skip: arguments.skip.clone(), deep: arguments.deep };
-    let notify = settings.notify();
+    let notify = settings.notify()?;
     let address = |flag: &Option<String>, setting: Option<SecretString>| {
         let text = flag.clone().map(SecretString::from).or(setting);
         text.map(|text| SecretAddress::parse(&text)).transpose()

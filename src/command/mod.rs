@@ -19,12 +19,16 @@ mod models;
 mod promote;
 mod restore;
 mod server;
+mod verify;
+mod verify_concurrency;
+mod verify_deployment;
+mod verify_persistence;
 
-use clap::{Parser, ValueEnum};
+use clap::ValueEnum;
 
 use crate::cli::{
-    Cli, Command, Global, Output, backup::Command as Kept, cleanup::Cleanup as Deletion, migrate::Migrate,
-    models::Models, word,
+    Command, Global, Output, backup::Command as Kept, cleanup::Cleanup as Deletion, config::Config as Settle,
+    migrate::Migrate, models::Models, verify::Verify, word,
 };
 use crate::config::environment::Environment;
 use crate::config::{Flags, Settings};
@@ -60,11 +64,17 @@ impl Context {
     /// Prints a result and returns the exit code.
     fn finish(&self, result: &report::Result<'_>, exit: u8, warnings: &[String]) -> Result<u8, Ended> {
         let exit = self.exit(exit);
-        self.reporter.result(result, exit, warnings);
+        let warnings = [self.settings.warnings().as_slice(), warnings].concat();
+        self.reporter.result(result, exit, &warnings);
         if self.cancel.failure().is_some() {
             self.reporter.say("interrupted, but only after the work was done: the result stands");
         }
         Ok(exit)
+    }
+
+    /// Prints what was done before a failure, and the failure; returns its exit code.
+    fn ended(&self, so_far: &report::Result<'_>, failure: &Failure, warnings: &[String]) -> u8 {
+        self.reporter.ended(Some(so_far), failure, &[self.settings.warnings().as_slice(), warnings].concat())
     }
 
     fn consent(&self) -> Consent<'_> {
@@ -74,7 +84,7 @@ impl Context {
 
 /// Runs the program: parses, does, reports, and returns the exit code.
 pub fn run() -> u8 {
-    let cli = match Cli::try_parse() {
+    let cli = match crate::cli::parsed() {
         Ok(cli) => cli,
         Err(error) => {
             let words: Vec<String> = std::env::args_os().map(|a| a.to_string_lossy().into_owned()).collect();
@@ -117,15 +127,18 @@ pub fn run() -> u8 {
         Command::Promote(arguments) => promote::promote(&context, &arguments),
         Command::Rollback(arguments) => promote::rollback(&context, &arguments),
         Command::Models(models) => models::run(&context, &models),
+        Command::Verify(arguments) => verify::run(&context, &arguments),
         Command::Demo(arguments) => demo::run(&context, arguments),
-        Command::Config(crate::cli::Config::Show) => config::show(&context),
+        Command::Config(arguments) => config::run(&context, &arguments),
         Command::Completions { shell } => generate::completions(shell),
         Command::Man { folder } => generate::man(&folder),
     };
     match outcome {
         Ok(exit) => exit,
         Err(Ended { failure, warnings }) => match context.cancel.explain(Err::<(), _>(failure)) {
-            Err(failure) => context.reporter.failure(&failure, &warnings),
+            Err(failure) => {
+                context.reporter.failure(&failure, &[context.settings.warnings().as_slice(), &warnings].concat())
+            }
             Ok(()) => 0,
         },
     }
@@ -179,8 +192,19 @@ fn name(command: &Command) -> &'static str {
             Models::Export(_) => "models.export",
             Models::History(_) => "models.history",
         },
+        Command::Verify(verify) => match verify {
+            Verify::Persistence(_) => "verify.persistence",
+            Verify::Snapshot(_) => "verify.snapshot",
+            Verify::Compare(_) => "verify.compare",
+            Verify::Deployment(_) => "verify.deployment",
+            Verify::Concurrency(_) => "verify.concurrency",
+        },
         Command::Demo(_) => "demo",
-        Command::Config(crate::cli::Config::Show) => "config.show",
+        Command::Config(config) => match config {
+            Settle::Show => "config.show",
+            Settle::Check => "config.check",
+            Settle::Init(_) => "config.init",
+        },
         Command::Completions { .. } => "completions",
         Command::Man { .. } => "man",
     }

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
+use super::secret::{Given, WAYS, Way};
 use super::sections::{self, Fault, Sections};
-use super::{Flags, KEYS, Origin, backup};
+use super::{Flags, KEYS, Key, Origin, table};
 use crate::config::environment::Environment;
 use crate::domain::address::shown;
 use crate::domain::failure::{Failure, Outcome};
@@ -23,15 +24,15 @@ pub(super) struct ConfigFile {
 /// The file's own keys and tables, or a profile's.
 #[derive(Default)]
 struct Part {
-    keys: BTreeMap<String, String>,
+    keys: BTreeMap<String, Given>,
     /// Tables that are there and hold keys of [`KEYS`].
     tables: BTreeSet<&'static str>,
     sections: Sections,
 }
 
 impl ConfigFile {
-    /// The value of a key as text, the profile's before the file's own.
-    pub(super) fn get(&self, key: &str) -> Option<(String, Origin)> {
+    /// The value of a key, or where it is; the profile's before the file's own.
+    pub(super) fn get(&self, key: &str) -> Option<(Given, Origin)> {
         if let Some((name, part)) = &self.profile {
             if let Some(value) = part.keys.get(key) {
                 return Some((value.clone(), Origin::File(self.path.clone(), Some(name.clone()))));
@@ -61,6 +62,16 @@ impl ConfigFile {
     }
 }
 
+/// The file of the whole system.
+pub(super) const SYSTEMS: &str = "/etc/mlops/config.toml";
+
+/// The file of this user.
+pub(super) fn of_user(environment: &Environment) -> Option<PathBuf> {
+    let folder = environment.get("XDG_CONFIG_HOME").map(PathBuf::from);
+    let folder = folder.or_else(|| Some(Path::new(&environment.get("HOME")?).join(".config")));
+    Some(folder?.join("mlops/config.toml"))
+}
+
 /// Finds and reads the file: `--config`, `MLOPS_CONFIG`, the user's, the system's. `None`: there is none.
 ///
 /// # Errors
@@ -71,10 +82,7 @@ pub(super) fn read(flags: &Flags, environment: &Environment) -> Outcome<Option<C
     let path = match named {
         Some(path) => Some(path),
         None => {
-            let user = environment.get("XDG_CONFIG_HOME").map(PathBuf::from);
-            let user = user.or_else(|| Some(Path::new(&environment.get("HOME")?).join(".config")));
-            let places =
-                user.map(|p| p.join("mlops/config.toml")).into_iter().chain([PathBuf::from("/etc/mlops/config.toml")]);
+            let places = of_user(environment).into_iter().chain([PathBuf::from(SYSTEMS)]);
             places.into_iter().find(|p| p.is_file())
         }
     };
@@ -87,8 +95,10 @@ pub(super) fn read(flags: &Flags, environment: &Environment) -> Outcome<Option<C
             None => Ok(None),
         };
     };
-    let text = std::fs::read_to_string(&path)
-        .map_err(|e| Failure::configuration(format!("the configuration file {} cannot be read: {e}", shown(&path))))?;
+    let text = std::fs::read_to_string(&path).map_err(|e| {
+        Failure::configuration(format!("the configuration file {} cannot be read: {e}", shown(&path)))
+            .hint("`mlops config init FILE` makes one")
+    })?;
     parse(path, &text, profile.as_deref()).map(Some)
 }
 
@@ -136,37 +146,64 @@ impl Part {
         if sections::NAMES.contains(&name) {
             return self.sections.read(name, value);
         }
-        if name == backup::TABLE {
-            return self.read_backup(value);
+        if let Some(table) = table::NAMES.into_iter().find(|table| *table == name) {
+            return self.read_table(table, value);
         }
-        let keys = || KEYS.iter().map(|k| k.name).filter(|known| !known.contains('.'));
-        if !keys().any(|known| known == name) {
-            let tables = sections::NAMES.iter().copied().chain([backup::TABLE]);
-            return Err(unknown(name, at, keys().chain(tables)));
+        let keys = || KEYS.iter().filter(|k| !k.name.contains('.')).map(|k| (k.name, k));
+        let Some((key, way)) = of(name, keys()) else {
+            let tables = sections::NAMES.iter().copied().chain(table::NAMES);
+            return Err(unknown(name, at, keys().map(|(name, _)| name).chain(tables)));
+        };
+        let text = plain(name, at, value)?;
+        self.take(key.name, way.map_or_else(|| Given::Plain(text.clone()), |way| way(text.clone())), at)
+    }
+
+    /// A table whose keys are settings.
+    fn read_table(&mut self, name: &'static str, value: &Spanned<DeValue<'_>>) -> Result<(), Fault> {
+        let DeValue::Table(table) = value.get_ref() else {
+            let failure = Failure::configuration(format!("`{name}` is not a table"));
+            return Err(Fault { at: Some(value.span().start), failure });
+        };
+        self.tables.insert(name);
+        let keys = || KEYS.iter().filter_map(|k| Some((k.name.strip_prefix(name)?.strip_prefix('.')?, k)));
+        for (key, value) in table {
+            let (written, at) = (key.get_ref().as_ref(), Some(key.span().start));
+            let Some((key, way)) = of(written, keys()) else {
+                return Err(unknown(written, at, keys().map(|(name, _)| name)));
+            };
+            let text = plain(written, at, value)?;
+            let given = match way {
+                Some(way) => way(text),
+                None => {
+                    table::sound(name, written, &text)
+                        .map_err(|failure| Fault { at: Some(value.span().start), failure })?;
+                    Given::Plain(text)
+                }
+            };
+            self.take(key.name, given, at)?;
         }
-        self.keys.insert(name.to_owned(), plain(name, at, value)?);
         Ok(())
     }
 
-    /// `[backup]`, whose keys are settings.
-    fn read_backup(&mut self, value: &Spanned<DeValue<'_>>) -> Result<(), Fault> {
-        let DeValue::Table(table) = value.get_ref() else {
-            let failure = Failure::configuration(format!("`{}` is not a table", backup::TABLE));
-            return Err(Fault { at: Some(value.span().start), failure });
-        };
-        self.tables.insert(backup::TABLE);
-        let own = |key: &'static str| key.strip_prefix(backup::TABLE)?.strip_prefix('.');
-        for (key, value) in table {
-            let (name, at) = (key.get_ref().as_ref(), Some(key.span().start));
-            if !KEYS.iter().filter_map(|k| own(k.name)).any(|known| known == name) {
-                return Err(unknown(name, at, KEYS.iter().filter_map(|k| own(k.name))));
-            }
-            let text = plain(name, at, value)?;
-            backup::sound(name, &text).map_err(|failure| Fault { at: Some(value.span().start), failure })?;
-            self.keys.insert(format!("{}.{name}", backup::TABLE), text);
+    fn take(&mut self, key: &str, given: Given, at: Option<usize>) -> Result<(), Fault> {
+        match self.keys.insert(key.to_owned(), given) {
+            None => Ok(()),
+            Some(_) => Err(Fault {
+                at,
+                failure: Failure::configuration(format!("`{key}` is given in two ways"))
+                    .hint("one of the key itself, _file, _env and _command"),
+            }),
         }
-        Ok(())
     }
+}
+
+/// The key that a word in the file names, and the way in which its value is given where the word says so.
+fn of<'a>(word: &str, mut keys: impl Iterator<Item = (&'a str, &'a Key)>) -> Option<(&'a Key, Option<Way>)> {
+    keys.find_map(|(name, key)| match word.strip_prefix(name)? {
+        "" => Some((key, None)),
+        rest if key.secret => WAYS.iter().find(|(suffix, _)| *suffix == rest).map(|(_, way)| (key, Some(*way))),
+        _ => None,
+    })
 }
 
 fn unknown<'a>(name: &str, at: Option<usize>, known: impl Iterator<Item = &'a str>) -> Fault {
@@ -193,8 +230,8 @@ mod tests {
     fn a_profile_beats_the_file_and_unknown_keys_are_named() {
         let text = "jobs = 2\nwork_dir = \"/var/tmp\"\n[profile.prod]\njobs = 8\n";
         let file = parse(PathBuf::from("c.toml"), text, Some("prod")).expect("sound");
-        assert_eq!(file.get("jobs").map(|v| v.0).as_deref(), Some("8"));
-        assert_eq!(file.get("work_dir").map(|v| v.0).as_deref(), Some("/var/tmp"));
+        assert_eq!(file.get("jobs").map(|v| v.0), Some(Given::Plain("8".to_owned())));
+        assert_eq!(file.get("work_dir").map(|v| v.0), Some(Given::Plain("/var/tmp".to_owned())));
         let failure = parse(PathBuf::from("c.toml"), "jobs = 1\nwork_dri = \"x\"\n", None).err().expect("unknown key");
         assert_eq!(failure.message, "c.toml line 2: unknown key `work_dri`");
         assert_eq!(failure.hint.as_deref(), Some("did you mean `work_dir`?"));
@@ -278,8 +315,15 @@ mod tests {
                 "unknown key `older_then`",
                 "`older_than`",
             ),
+            ("[verify.concurrency]\nmin_rate = 1\nmax_p95 = \"soon\"\n", 3, "no amount", "100 ms"),
+            ("[verify.concurrency]\nmax_error = 1\n", 2, "unknown key `max_error`", "`max_errors`"),
+            ("[verify.concurrency]\nworse_than = 0.5\n", 2, "less than 1", ""),
             ("[tls]\nca_file = \"x\"\ninsecure = true\n", 3, "exclude", ""),
             ("[s3]\nsecret_key = \"hunter2\"\n", 2, "unknown key `secret_key`", ""),
+            ("[s3]\nendpoint_url = \"hunter2\"\n", 2, "no address", ""),
+            ("jobs_file = \"x\"\n", 1, "unknown key `jobs_file`", ""),
+            ("tracking_token = \"hunter2\"\ntracking_token_env = \"T\"\n", 2, "in two ways", "_file"),
+            ("[notify]\nping_fiel = \"x\"\n", 2, "unknown key `ping_fiel`", "ping"),
             ("tls = 1\n", 1, "invalid type", ""),
             ("[backup]\nkeep_dayly = 7\n", 2, "unknown key `keep_dayly`", "`keep_daily`"),
             ("[backup]\nkeep_daily = \"seven\"\n", 2, "keep_daily: `seven`", "unlimited"),
@@ -305,8 +349,13 @@ mod tests {
     fn a_profile_replaces_the_backup_table_as_a_whole() {
         let text = "jobs = 2\n[backup]\nto = \"/a\"\nkeep_daily = 7\n\
                     [profile.prod.backup]\nkeep_weekly = \"unlimited\"\n[profile.dev]\njobs = 1\n";
-        let value = |profile: &str, key: &str| {
-            parse(PathBuf::from("c.toml"), text, Some(profile)).expect("sound").get(key).map(|(value, _)| value)
+        let value = |profile: &str, key: &str| match parse(PathBuf::from("c.toml"), text, Some(profile))
+            .expect("sound")
+            .get(key)?
+            .0
+        {
+            Given::Plain(text) => Some(text),
+            other => panic!("{other:?}"),
         };
         assert_eq!(value("prod", "backup.keep_weekly").as_deref(), Some("unlimited"));
         assert_eq!((value("prod", "backup.keep_daily"), value("prod", "backup.to")), (None, None));
@@ -324,7 +373,7 @@ mod tests {
         assert_eq!(probes, ["c"]);
         let shown: Vec<String> =
             file.shown().into_iter().map(|(n, text, origin)| format!("{n}: {text} ({origin})")).collect();
-        assert_eq!(shown, ["probe: c (c.toml [profile.prod])", "notify: ping = *** (c.toml)"]);
-        assert!(!format!("{:?}", file.sections()).contains("hunter2"));
+        assert_eq!(shown, ["probe: c (c.toml [profile.prod])"]);
+        assert!(file.get("notify.ping").is_some_and(|(_, origin)| origin.to_string() == "c.toml"));
     }
 }

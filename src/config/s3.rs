@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 
 use super::environment::Environment;
 use super::ini;
@@ -11,19 +11,29 @@ use crate::domain::address::shown;
 use crate::domain::failure::{Failure, Outcome};
 use crate::domain::object_storage::{S3Access, S3Key};
 
-/// What the environment and Amazon's two files say. `endpoint` and `region` are the settings, where they are set.
+/// What the configuration file says of the key, and where.
+#[derive(Default)]
+pub(super) struct Filed {
+    pub(super) id: Option<(SecretString, String)>,
+    pub(super) secret: Option<(SecretString, String)>,
+}
+
+/// What the settings, the environment and Amazon's two files say.
 ///
 /// # Errors
 /// Configuration: half a key, an endpoint that is no address, a profile that is in neither file, a word for true or
 /// false that is neither.
-pub(super) fn access(endpoint: Option<String>, region: Option<String>, environment: &Environment) -> Outcome<S3Access> {
+pub(super) fn access(
+    endpoint: Option<String>,
+    region: Option<String>,
+    filed: Filed,
+    environment: &Environment,
+) -> Outcome<S3Access> {
     let any = |names: &[&str]| names.iter().find_map(|name| environment.get(name));
     let profile = Profile::read(environment)?;
-    let endpoint = endpoint
-        .or_else(|| any(&["MLFLOW_S3_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"]))
-        .or_else(|| profile.get("endpoint_url"));
-    let region = region.or_else(|| any(&["AWS_REGION", "AWS_DEFAULT_REGION"])).or_else(|| profile.get("region"));
-    let (key, key_from) = key(&profile, environment)?;
+    let endpoint = endpoint.or_else(|| profile.get("endpoint_url"));
+    let region = region.or_else(|| profile.get("region"));
+    let (key, key_from) = key(&profile, filed, environment)?;
     Ok(S3Access {
         virtual_hosted: virtual_hosted(environment, endpoint.is_some())?,
         endpoint: endpoint.map(|text| sound(&text)).transpose()?,
@@ -61,7 +71,7 @@ fn virtual_hosted(environment: &Environment, endpoint: bool) -> Outcome<bool> {
     }
 }
 
-fn key(profile: &Profile, environment: &Environment) -> Outcome<(Option<S3Key>, String)> {
+fn key(profile: &Profile, filed: Filed, environment: &Environment) -> Outcome<(Option<S3Key>, String)> {
     let made = |id, secret: String, token: Option<String>| S3Key {
         id,
         secret: SecretString::from(secret),
@@ -78,6 +88,17 @@ fn key(profile: &Profile, environment: &Environment) -> Outcome<(Option<S3Key>, 
         }
         (None, Some(_)) if !profile.named => {
             return Err(Failure::configuration(format!("{secret} is set and {id} is not")));
+        }
+        _ => {}
+    }
+    match (filed.id, filed.secret) {
+        (Some((id, _)), Some((secret, from))) if !profile.named => {
+            let key = S3Key { id: id.expose_secret().to_owned(), secret, session_token: None };
+            return Ok((Some(key), from));
+        }
+        (Some((_, from)), None) | (None, Some((_, from))) if !profile.named => {
+            return Err(Failure::configuration(format!("{from} holds half a key of S3"))
+                .hint("access_key_id and secret_access_key go together in [s3]"));
         }
         _ => {}
     }
@@ -138,21 +159,22 @@ impl Profile {
 mod tests {
     use std::fs;
 
-    use secrecy::ExposeSecret;
-
     use super::*;
 
     fn made(pairs: &[(&str, &str)]) -> Outcome<S3Access> {
-        access(None, None, &Environment::of(pairs))
+        crate::config::Settings::resolve(&crate::config::Flags::default(), Environment::of(pairs))?.s3()
     }
 
     fn who(pairs: &[(&str, &str)]) -> (String, Option<String>) {
         let access = made(pairs).expect("sound");
-        let who = access.key.map_or("nobody".to_owned(), |k| {
+        (told(access.key), access.region)
+    }
+
+    fn told(key: Option<S3Key>) -> String {
+        key.map_or("nobody".to_owned(), |k| {
             let token = k.session_token.map(|t| format!("+{}", t.expose_secret())).unwrap_or_default();
             format!("{}/{}{token}", k.id, k.secret.expose_secret())
-        });
-        (who, access.region)
+        })
     }
 
     #[test]
@@ -176,6 +198,21 @@ mod tests {
             (vec![at_home, team, ("AWS_DEFAULT_REGION", "r2")], "T/t+tt", Some("r2")),
         ] {
             assert_eq!(who(&pairs), (wanted.to_owned(), region.map(str::to_owned)), "{pairs:?}");
+        }
+        for (own, pairs, wanted) in [
+            ("is", vec![], "C/c"),
+            ("is", vec![at_home], "C/c"),
+            ("is", vec![at_home, team], "T/t+tt"),
+            ("is", vec![id, secret], "E/e"),
+            ("i", vec![id, secret], "E/e"),
+            ("s", vec![at_home, team], "T/t+tt"),
+            ("i", vec![at_home], "refused"),
+            ("s", vec![], "refused"),
+        ] {
+            let of = |letter: char, text: &str| own.contains(letter).then(|| (text.to_owned().into(), "c".to_owned()));
+            let filed = Filed { id: of('i', "C"), secret: of('s', "c") };
+            let found = access(None, None, filed, &Environment::of(&pairs)).map(|access| told(access.key));
+            assert_eq!(found.unwrap_or_else(|_| "refused".to_owned()), wanted, "{own} {pairs:?}");
         }
         for wrong in [
             vec![id],

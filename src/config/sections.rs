@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use secrecy::SecretString;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use toml::Spanned;
@@ -14,6 +13,7 @@ use crate::domain::failure::Failure;
 use crate::domain::health::settings::{Activity, Judgement, Metric, Probe, Registry};
 use crate::domain::health::sound::{self, Place, Sound, Wrong};
 use crate::domain::promotion::settings::{self as promotion, PromoteSettings};
+use crate::domain::verify::limits::{self as verification, VerifySettings};
 
 /// `[tls]`: the certificates of the tracking server. Its environment variables beat it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -27,35 +27,9 @@ pub struct Tls {
     pub insecure: bool,
 }
 
-/// `[notify]`: who is told. Both addresses hold keys, and are secrets.
-#[derive(Debug, Clone, Default)]
-pub struct Notify {
-    /// An address in healthchecks.io's manner.
-    pub ping: Option<SecretString>,
-    /// A Slack-compatible webhook.
-    pub webhook: Option<SecretString>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(deny_unknown_fields, default)]
-struct NotifyTable {
-    ping: Option<String>,
-    webhook: Option<String>,
-}
-
-/// `[s3]`: where the artifact store is. Keys stand where AWS' own tools look for them, never here.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct S3 {
-    /// Address of an S3-compatible store: MinIO.
-    pub endpoint_url: Option<String>,
-    /// Region.
-    pub region: Option<String>,
-}
-
 /// The names of all of them.
 pub(super) const NAMES: &[&str] =
-    &["health", "activity", "metric", "probe", "registry", "promote", "cleanup", "tls", "notify", "s3"];
+    &["health", "activity", "metric", "probe", "registry", "promote", "cleanup", "verify", "tls"];
 
 /// Those of a file, or of a profile in it. `None`: it has none.
 #[derive(Debug, Clone, Default)]
@@ -67,9 +41,8 @@ pub(super) struct Sections {
     pub(super) registry: Option<Registry>,
     pub(super) promote: Option<PromoteSettings>,
     pub(super) cleanup: Option<CleanupSettings>,
+    pub(super) verify: Option<VerifySettings>,
     pub(super) tls: Option<Tls>,
-    pub(super) notify: Option<Notify>,
-    pub(super) s3: Option<S3>,
 }
 
 /// Something wrong in the file, and the byte that it begins at.
@@ -89,15 +62,8 @@ impl Sections {
             "registry" => self.registry = Some(sound_one(value, sound::registry)?),
             "promote" => self.promote = Some(sound_one(value, promotion::sound)?),
             "cleanup" => self.cleanup = Some(sound_one(value, cleanup::sound)?),
-            "tls" => self.tls = Some(sound_one(value, tls)?),
-            "s3" => self.s3 = Some(sound_one(value, s3)?),
-            _ => {
-                let table = sound_one(value, notify)?;
-                self.notify = Some(Notify {
-                    ping: table.ping.map(SecretString::from),
-                    webhook: table.webhook.map(SecretString::from),
-                });
-            }
+            "verify" => self.verify = Some(sound_one(value, verification::sound)?),
+            _ => self.tls = Some(sound_one(value, tls)?),
         }
         Ok(())
     }
@@ -112,9 +78,8 @@ impl Sections {
             registry: other.registry.or(self.registry),
             promote: other.promote.or(self.promote),
             cleanup: other.cleanup.or(self.cleanup),
+            verify: other.verify.or(self.verify),
             tls: other.tls.or(self.tls),
-            notify: other.notify.or(self.notify),
-            s3: other.s3.or(self.s3),
         }
     }
 
@@ -133,6 +98,7 @@ impl Sections {
             ("probe", self.probe.as_ref().map(|p| listed(p.iter().map(|p| p.name.as_str())))),
             ("registry", self.registry.as_ref().map(|r| listed(r.production.iter().map(String::as_str)))),
             ("cleanup", self.cleanup.as_ref().map(|c| format!("{} policies", c.policy.len()))),
+            ("verify", self.verify.as_ref().map(|_| "concurrency".to_owned())),
             ("promote", self.promote.as_ref().map(|p| listed(p.models.keys().map(String::as_str)))),
             (
                 "tls",
@@ -140,21 +106,6 @@ impl Sections {
                     let client = t.client_certificate.is_some();
                     given(&[("ca_file", t.ca_file.is_some()), ("client_certificate", client), ("insecure", t.insecure)])
                 }),
-            ),
-            (
-                "notify",
-                self.notify.as_ref().map(|n| {
-                    let mut kept = Vec::new();
-                    kept.extend(n.ping.as_ref().map(|_| "ping = ***"));
-                    kept.extend(n.webhook.as_ref().map(|_| "webhook = ***"));
-                    kept.join(", ")
-                }),
-            ),
-            (
-                "s3",
-                self.s3
-                    .as_ref()
-                    .map(|s| given(&[("endpoint_url", s.endpoint_url.is_some()), ("region", s.region.is_some())])),
             ),
         ];
         all.into_iter().filter_map(|(name, text)| Some((name, text?))).collect()
@@ -197,25 +148,6 @@ fn find(value: &Spanned<DeValue<'_>>, place: &Place) -> usize {
         (at, value) = (next.span().start, next);
     }
     at
-}
-
-fn address(place: &str, address: Option<&str>) -> Sound {
-    match address {
-        Some(text) if !text.starts_with("http://") && !text.starts_with("https://") => Err(Wrong {
-            at: Place::default().to(place),
-            failure: Failure::configuration(format!("`{place}` is no address that begins with http:// or https://")),
-        }),
-        _ => Ok(()),
-    }
-}
-
-fn notify(table: &NotifyTable) -> Sound {
-    address("ping", table.ping.as_deref())?;
-    address("webhook", table.webhook.as_deref())
-}
-
-fn s3(s3: &S3) -> Sound {
-    address("endpoint_url", s3.endpoint_url.as_deref())
 }
 
 fn tls(tls: &Tls) -> Sound {

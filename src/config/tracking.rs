@@ -3,20 +3,29 @@
 
 use std::path::{Path, PathBuf};
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 
 use super::environment::Environment;
 use crate::domain::address::shown;
 use crate::domain::failure::{Failure, Outcome};
 use crate::domain::server::{Connection, Credentials, Proxy, ServerAddress};
 
-/// Fills in what the environment and `~/.mlflow/credentials` say.
+/// What the configuration file says of credentials, and where.
+#[derive(Default)]
+pub(super) struct Filed {
+    pub(super) user: Option<(SecretString, String)>,
+    pub(super) password: Option<(SecretString, String)>,
+    pub(super) token: Option<(SecretString, String)>,
+}
+
+/// Fills in what the environment, the configuration file and `~/.mlflow/credentials` say.
 ///
 /// # Errors
 /// Configuration: variables that exclude each other, mean nothing, or name a way that is not served.
 pub(super) fn complete(
     address: ServerAddress,
     workspace: Option<String>,
+    filed: Filed,
     environment: &Environment,
 ) -> Outcome<Connection> {
     for name in ["MLFLOW_TRACKING_AUTH", "MLFLOW_TRACKING_AWS_SIGV4"] {
@@ -37,7 +46,7 @@ pub(super) fn complete(
     let proxy = proxy(address.secure, environment);
     let mut connection = Connection::to(address);
     if matches!(connection.credentials, Credentials::None) {
-        (connection.credentials, connection.credentials_from) = credentials(environment)?;
+        (connection.credentials, connection.credentials_from) = credentials(filed, environment)?;
     }
     connection.ca_file = if insecure { None } else { named.or_else(bundle).map(PathBuf::from) };
     connection.system_roots = environment.get("SSL_CERT_FILE").map(PathBuf::from);
@@ -48,44 +57,47 @@ pub(super) fn complete(
     Ok(connection)
 }
 
-/// User and password beat a token; each of the two comes from the environment, else from the file.
-fn credentials(environment: &Environment) -> Outcome<(Credentials, String)> {
-    let (file, path) = match environment.get("HOME") {
+/// User and password beat a token; each of the two comes from the environment, else from the configuration file, else from
+/// MLflow's. A token of the configuration file beats what is in MLflow's.
+fn credentials(filed: Filed, environment: &Environment) -> Outcome<(Credentials, String)> {
+    let (mlflows, path) = match environment.get("HOME") {
         Some(home) => {
             let path = Path::new(&home).join(".mlflow/credentials");
             (read(&path)?, shown(&path))
         }
-        None => (Filed::default(), String::new()),
+        None => (Pair::default(), String::new()),
     };
-    let pick = |variable: &str, filed: Option<String>| {
-        environment.get(variable).map(|v| (v, variable.to_owned())).or_else(|| Some((filed?, path.clone())))
-    };
-    let user = pick("MLFLOW_TRACKING_USERNAME", file.user);
-    let password = pick("MLFLOW_TRACKING_PASSWORD", file.password);
-    let half = match (user, password) {
+    let of = |variable: &str| environment.get(variable).map(|v| (SecretString::from(v), variable.to_owned()));
+    let (user, password) = (of("MLFLOW_TRACKING_USERNAME"), of("MLFLOW_TRACKING_PASSWORD"));
+    let (user, password) = (user.or(filed.user), password.or(filed.password));
+    let own = filed.token.is_some();
+    let token = of("MLFLOW_TRACKING_TOKEN").or(filed.token).map(|(token, from)| (Credentials::Bearer(token), from));
+    if let (Some(token), true) = (&token, own && user.is_none() && password.is_none()) {
+        return Ok(token.clone());
+    }
+    let of = |value: Option<String>| value.map(|v| (SecretString::from(v), path.clone()));
+    let half = match (user.or_else(|| of(mlflows.user)), password.or_else(|| of(mlflows.password))) {
         (Some((user, from)), Some((password, and))) => {
             let from = if from == and { from } else { format!("{from} and {and}") };
-            return Ok((Credentials::Basic { user, password: SecretString::from(password) }, from));
+            return Ok((Credentials::Basic { user: user.expose_secret().to_owned(), password }, from));
         }
         (Some((_, from)), None) => format!("{from} names a user, and there is no password"),
         (None, Some((_, from))) => format!("{from} holds a password, and there is no user"),
         (None, None) => "nowhere: none are set".to_owned(),
     };
-    Ok(match environment.get("MLFLOW_TRACKING_TOKEN") {
-        Some(token) => (Credentials::Bearer(SecretString::from(token)), "MLFLOW_TRACKING_TOKEN".to_owned()),
-        None => (Credentials::None, half),
-    })
+    Ok(token.unwrap_or((Credentials::None, half)))
 }
 
+/// A user and a password of MLflow's file.
 #[derive(Default, PartialEq, Debug)]
-struct Filed {
+struct Pair {
     user: Option<String>,
     password: Option<String>,
 }
 
-fn read(path: &Path) -> Outcome<Filed> {
+fn read(path: &Path) -> Outcome<Pair> {
     if !path.exists() {
-        return Ok(Filed::default());
+        return Ok(Pair::default());
     }
     let text = std::fs::read_to_string(path)
         .map_err(|e| Failure::configuration(format!("the credentials in {} are not read: {e}", shown(path))))?;
@@ -94,8 +106,8 @@ fn read(path: &Path) -> Outcome<Filed> {
 
 /// The section `[mlflow]`, by the rules of Python's `configparser` as far as they matter: keys in any case, `=` or `:`,
 /// comments on lines of their own, `%%` for `%`.
-fn parse(text: &str) -> Filed {
-    let mut found = Filed::default();
+fn parse(text: &str) -> Pair {
+    let mut found = Pair::default();
     let mut inside = false;
     for line in text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with(['#', ';'])) {
         if let Some(section) = line.strip_prefix('[') {
@@ -124,23 +136,24 @@ pub(super) fn proxy(secure: bool, environment: &Environment) -> Option<Proxy> {
 mod tests {
     use std::fs;
 
-    use secrecy::ExposeSecret;
-
     use super::*;
     use crate::domain::failure::Kind;
 
     fn made(uri: &str, pairs: &[(&str, &str)]) -> Outcome<Connection> {
-        complete(ServerAddress::parse(uri)?, None, &Environment::of(pairs))
+        complete(ServerAddress::parse(uri)?, None, Filed::default(), &Environment::of(pairs))
     }
 
     fn who(uri: &str, pairs: &[(&str, &str)]) -> (String, String) {
         let connection = made(uri, pairs).expect("sound");
-        let who = match &connection.credentials {
+        (told(&connection.credentials), connection.credentials_from)
+    }
+
+    fn told(credentials: &Credentials) -> String {
+        match credentials {
             Credentials::None => "nobody".to_owned(),
             Credentials::Basic { user, password } => format!("{user}/{}", password.expose_secret()),
             Credentials::Bearer(token) => token.expose_secret().to_owned(),
-        };
-        (who, connection.credentials_from)
+        }
     }
 
     #[test]
@@ -167,6 +180,25 @@ mod tests {
             assert_eq!(found, wanted, "{pairs:?}");
             assert!(!from.contains("secret") && !from.contains("half"), "{from}");
             assert_eq!(who("http://eve:own@h", &pairs).0, "eve/own", "the address comes first");
+        }
+        for (own, pairs, wanted) in [
+            ("up", vec![], "file user/file password"),
+            ("up", vec![at_home], "file user/file password"),
+            ("up", vec![user, password], "ada/secret"),
+            ("p", vec![user], "ada/file password"),
+            ("p", vec![at_home], "filed/file password"),
+            ("t", vec![], "file token"),
+            ("t", vec![at_home], "file token"),
+            ("t", vec![token], "t0k3n"),
+            ("t", vec![user], "file token"),
+            ("t", vec![user, password], "ada/secret"),
+            ("upt", vec![], "file user/file password"),
+        ] {
+            let of = |letter: char, text: &str| own.contains(letter).then(|| (text.to_owned().into(), "c".to_owned()));
+            let filed =
+                Filed { user: of('u', "file user"), password: of('p', "file password"), token: of('t', "file token") };
+            let (found, _) = credentials(filed, &Environment::of(&pairs)).expect("sound");
+            assert_eq!(told(&found), wanted, "{own} {pairs:?}");
         }
         assert_eq!(who("http://h", &[user]).1, "MLFLOW_TRACKING_USERNAME names a user, and there is no password");
         let both = who("http://h", &[at_home, user]).1;

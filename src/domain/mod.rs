@@ -32,3 +32,5 @@ pub mod step;
 pub mod table;
 pub mod tracking;
 pub mod trend;
+pub mod tried;
+pub mod verify;

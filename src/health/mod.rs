@@ -42,6 +42,7 @@ use crate::mlflow::{Bounds, Client};
 use artifacts::Artifacts;
 use security::Credential;
 
+pub use probe::ask;
 pub use run::{examine, judge};
 
 /// Between the end of the last question and that of the run.

@@ -11,6 +11,7 @@ mod server;
 mod tracking;
 mod trust;
 mod wire;
+mod writing;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -23,6 +24,7 @@ pub use registry::NewVersion;
 pub use reqwest::Body;
 pub use server::{Certificate, certificate};
 pub use tracking::{RUNS_AT_ONCE, Runs};
+pub use writing::Batch;
 
 use crate::domain::failure::{Failure, Outcome};
 use crate::domain::server::Connection;

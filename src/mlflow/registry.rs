@@ -130,7 +130,16 @@ impl Client {
     /// # Errors
     /// Any fault; `RESOURCE_ALREADY_EXISTS` where the name is taken.
     pub async fn create_registered_model(&self, model: &str) -> Reply<()> {
-        let ask = Ask::change("registered-models/create", json!({ "name": model }));
+        self.create_tagged_model(model, &Pairs::new()).await
+    }
+
+    /// The same with tags.
+    ///
+    /// # Errors
+    /// As [`Client::create_registered_model`].
+    pub async fn create_tagged_model(&self, model: &str, tags: &Pairs) -> Reply<()> {
+        let tags: Vec<_> = tags.iter().map(|(key, value)| json!({ "key": key, "value": value })).collect();
+        let ask = Ask::change("registered-models/create", json!({ "name": model, "tags": tags }));
         self.ask::<wire::Nothing>(&ask).await.map(drop)
     }
 
@@ -149,6 +158,39 @@ impl Client {
         }
         let answer = self.ask::<wire::GotVersion>(&Ask::change("model-versions/create", body)).await?;
         Ok(answer.value.model_version.into())
+    }
+
+    /// Deletes a model with all its versions, tags and aliases, for good; `false`: it was not there.
+    ///
+    /// # Errors
+    /// Any other fault.
+    pub async fn delete_registered_model(&self, model: &str) -> Reply<bool> {
+        // What is gone stays gone.
+        let ask = Ask::change("registered-models/delete", json!({ "name": model }));
+        let ask = Ask { method: Method::DELETE, repeatable: true, ..ask };
+        Ok(present(self.ask::<wire::Nothing>(&ask).await)?.is_some())
+    }
+
+    /// Deletes a version. What was known of it stays in the database without its source and its run, until the model is
+    /// deleted (MLflow: store/model_registry/sqlalchemy_store.py, `delete_model_version`); `false`: it was not there.
+    ///
+    /// # Errors
+    /// Any other fault.
+    pub async fn delete_model_version(&self, model: &str, version: u64) -> Reply<bool> {
+        let body = json!({ "name": model, "version": version.to_string() });
+        let ask = Ask { method: Method::DELETE, repeatable: true, ..Ask::change("model-versions/delete", body) };
+        Ok(present(self.ask::<wire::Nothing>(&ask).await)?.is_some())
+    }
+
+    /// Sets a tag of a model.
+    ///
+    /// # Errors
+    /// Any fault.
+    pub async fn set_model_tag(&self, model: &str, key: &str, value: &str) -> Reply<()> {
+        let body = json!({ "name": model, "key": key, "value": value });
+        // The same tag twice is the same tag.
+        let ask = Ask { repeatable: true, ..Ask::change("registered-models/set-tag", body) };
+        self.ask::<wire::Nothing>(&ask).await.map(drop)
     }
 
     /// Puts a version into a stage, and with `archive` whatever else is in that stage into `Archived`, in one transaction

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::fault::{Reply, known, present};
 use super::send::Ask;
 use super::{Client, Pages, wire};
-use crate::domain::tracking::{Experiment, LoggedModel, MetricPoint, Run, View};
+use crate::domain::tracking::{Experiment, LoggedModel, MetricPoint, Pairs, Run, View};
 
 /// Which runs are asked for.
 #[derive(Debug, Clone)]
@@ -73,7 +73,16 @@ impl Client {
     /// # Errors
     /// Any fault; `RESOURCE_ALREADY_EXISTS` where the name is taken, by a deleted one too.
     pub async fn create_experiment(&self, name: &str) -> Reply<String> {
-        let ask = Ask::change("experiments/create", json!({ "name": name }));
+        self.create_tagged_experiment(name, &Pairs::new()).await
+    }
+
+    /// The same with tags.
+    ///
+    /// # Errors
+    /// As [`Client::create_experiment`].
+    pub async fn create_tagged_experiment(&self, name: &str, tags: &Pairs) -> Reply<String> {
+        let tags: Vec<_> = tags.iter().map(|(key, value)| json!({ "key": key, "value": value })).collect();
+        let ask = Ask::change("experiments/create", json!({ "name": name, "tags": tags }));
         Ok(self.ask::<wire::MadeExperiment>(&ask).await?.value.experiment_id)
     }
 

@@ -4,7 +4,8 @@ use serde_json::{Value, json};
 
 use super::human::{BAD, BOLD, CARE, GOOD, painted};
 use super::table::{bytes, grouped, line, seconds, table};
-use crate::cleanup::purge::{List, Plan, Purged};
+use crate::cleanup::list::{List, Stays};
+use crate::cleanup::purge::{Plan, Purged};
 use crate::domain::address::shown;
 use crate::domain::cleanup::belongings::Root;
 use crate::engine::purge::Counts;
@@ -28,7 +29,7 @@ fn rows(counts: &Counts) -> String {
     if lines.is_empty() { String::new() } else { format!("\n{}", table(&["table", "rows"], lines, &[1])) }
 }
 
-fn list(head: &str, list: &List) -> String {
+fn list(head: &str, list: &List<Stays>) -> String {
     if list.total == 0 {
         return String::new();
     }
@@ -149,7 +150,7 @@ pub(super) fn purged(it: &Purged) -> String {
     out
 }
 
-fn list_value(list: &List) -> Value {
+fn list_value(list: &List<Stays>) -> Value {
     let named: Vec<Value> =
         list.named.iter().map(|s| json!({"kind": s.kind.word(), "id": s.id, "why": s.why})).collect();
     json!({"total": list.total, "named": named})

@@ -2,10 +2,10 @@
 
 use anstyle::{AnsiColor, Style};
 
+use super::config;
 use super::table::{bytes, grouped, seconds, table};
 use super::{Result, health, init_view, models};
-use super::{backup, cleanup, cleanup_orphans, doctor, promote};
-use crate::config::Setting;
+use super::{backup, cleanup, cleanup_orphans, doctor, promote, verify};
 use crate::demo::Shown;
 use crate::domain::failure::Failure;
 use crate::engine::compare::TableComparison;
@@ -60,7 +60,10 @@ pub(super) fn text(result: &Result<'_>) -> String {
         Result::CleanupByPolicy(all) => cleanup::by_policy(all),
         Result::CleanupBatches(batches) => cleanup::batches(batches),
         Result::CleanupUndone(id, undone) => cleanup::undone(id, undone),
-        Result::Settings(settings) => settings_text(settings),
+        Result::Account(account) => verify::text(account),
+        Result::Settings(settings) => config::settings_text(settings),
+        Result::Tried(file, tried) => config::tried_text(*file, tried),
+        Result::Drafted(file, keys, usual) => config::drafted_text(file, keys, *usual),
         Result::Demo(shown) => demo_text(shown),
         Result::Init(plan) => init_view::text(plan),
         Result::Script(script) => (*script).to_owned(),
@@ -319,14 +322,6 @@ fn info_text(store: &OpenStore, rows: &[(String, u64)], sizes: &[(String, u64)])
         out.push_str(&format!("Not MLflow's: {}\n", store.identity.foreign.join(", ")));
     }
     out
-}
-
-fn settings_text(settings: &[Setting]) -> String {
-    let rows = settings
-        .iter()
-        .map(|s| vec![s.key.to_owned(), s.value.clone().unwrap_or_else(|| "-".to_owned()), s.origin.to_string()])
-        .collect();
-    table(&["setting", "value", "origin"], rows, &[])
 }
 
 fn demo_text(shown: &Shown) -> String {

@@ -4,9 +4,8 @@
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{Reporter, Result, backup, cleanup, cleanup_orphans, health, init_view, models, promote};
+use super::{Reporter, Result, backup, cleanup, cleanup_orphans, config, health, init_view, models, promote, verify};
 use crate::TOOL;
-use crate::config::Setting;
 use crate::demo::Shown;
 use crate::doctor::Diagnosis;
 use crate::doctor::finding as doctor;
@@ -112,7 +111,10 @@ fn value(result: &Result<'_>) -> Value {
         Result::CleanupByPolicy(all) => cleanup::by_policy_value(all),
         Result::CleanupBatches(batches) => cleanup::batches_value(batches),
         Result::CleanupUndone(id, undone) => cleanup::undone_value(id, undone),
-        Result::Settings(settings) => settings_value(settings),
+        Result::Account(account) => verify::value(account),
+        Result::Settings(settings) => config::settings_value(settings),
+        Result::Tried(file, tried) => config::tried_value(*file, tried),
+        Result::Drafted(file, keys, _) => json!({"file": crate::domain::address::shown(file), "set": keys}),
         Result::Demo(shown) => demo_value(shown),
         Result::Init(plan) => init_view::value(plan),
         Result::Script(script) => json!({"script": script}),
@@ -314,10 +316,6 @@ fn doctors(finding: &doctor::Finding) -> Value {
         "severity": finding.severity.word(), "id": finding.id, "object": finding.object, "what": finding.what,
         "breaks": finding.breaks, "fixable": finding.fixable(), "sql": finding.sql(), "cannot": finding.cannot,
     })
-}
-
-fn settings_value(settings: &[Setting]) -> Value {
-    settings.iter().map(|s| json!({"key": s.key, "value": s.value, "origin": s.origin.to_string()})).collect()
 }
 
 fn demo_value(shown: &Shown) -> Value {

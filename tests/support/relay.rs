@@ -19,10 +19,18 @@ pub(crate) enum Fate {
     Denied(&'static str),
     /// The server does it, and its answer is cut after so many bytes of its body.
     Cut(usize),
+    /// The server does it, and one bit in the middle of its answer's body is another one.
+    Altered,
+    /// The server does it twice, one after the other; the second answer comes.
+    Doubled,
     /// The server does it, and no answer comes.
     Swallowed,
     /// The server does not hear of it, and nothing is said.
     Silent,
+    /// The connection is cut, and the server hears of it when another request is [`Fate::Last`].
+    Held,
+    /// What is held goes to the server, is done there, and then this goes through.
+    Last,
 }
 
 /// The answer of a server that has too much to do.
@@ -31,7 +39,9 @@ pub(crate) const BUSY: Fate = Fate::Instead(
      close\r\n\r\n<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>",
 );
 
-type Judge = Box<dyn FnMut(&str) -> Fate + Send>;
+type Judge = Box<dyn FnMut(&str, &[u8]) -> Fate + Send>;
+/// Heads and bodies.
+type Held = Mutex<Vec<(String, Vec<u8>)>>;
 
 /// Listens on a free port of this machine.
 pub(crate) struct Relay {
@@ -45,16 +55,17 @@ impl Relay {
     pub(crate) fn before(port: u16) -> Relay {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let own = listener.local_addr().unwrap().port();
-        let judge: Arc<Mutex<Judge>> = Arc::new(Mutex::new(Box::new(|_| Fate::Through)));
+        let judge: Arc<Mutex<Judge>> = Arc::new(Mutex::new(Box::new(|_, _| Fate::Through)));
         let lines: Arc<Mutex<Vec<String>>> = Arc::default();
         let open: Arc<AtomicUsize> = Arc::default();
         let (judging, list, count) = (judge.clone(), lines.clone(), open.clone());
+        let held: Arc<Held> = Arc::default();
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
-                let (judge, lines, open) = (judging.clone(), list.clone(), count.clone());
+                let (judge, lines, open, held) = (judging.clone(), list.clone(), count.clone(), held.clone());
                 open.fetch_add(1, Ordering::SeqCst);
                 std::thread::spawn(move || {
-                    pass(&client, port, &judge, &lines);
+                    pass(&client, port, &judge, &lines, &held);
                     open.fetch_sub(1, Ordering::SeqCst);
                 });
             }
@@ -63,7 +74,12 @@ impl Relay {
     }
 
     /// From now on each request's fate is asked for, by its head.
-    pub(crate) fn judge(&self, judge: impl FnMut(&str) -> Fate + Send + 'static) {
+    pub(crate) fn judge(&self, mut judge: impl FnMut(&str) -> Fate + Send + 'static) {
+        self.judge_whole(move |head, _| judge(head));
+    }
+
+    /// The same by its head and its body.
+    pub(crate) fn judge_whole(&self, judge: impl FnMut(&str, &[u8]) -> Fate + Send + 'static) {
         *self.judge.lock().unwrap() = Box::new(judge);
         self.lines.lock().unwrap().clear();
     }
@@ -83,8 +99,20 @@ impl Relay {
     }
 }
 
+/// What the server says to a request.
+fn asked(port: u16, head: &str, body: &[u8]) -> Option<Vec<u8>> {
+    let mut server = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    // No header that is signed.
+    let head = head.replacen("\r\n", "\r\nConnection: close\r\n", 1);
+    server.write_all(head.as_bytes()).ok()?;
+    server.write_all(body).ok()?;
+    let mut answer = Vec::new();
+    server.read_to_end(&mut answer).ok()?;
+    Some(answer)
+}
+
 /// One request; the connection ends with it.
-fn pass(client: &TcpStream, port: u16, judge: &Mutex<Judge>, lines: &Mutex<Vec<String>>) -> Option<()> {
+fn pass(client: &TcpStream, port: u16, judge: &Mutex<Judge>, lines: &Mutex<Vec<String>>, held: &Held) -> Option<()> {
     let mut reader = BufReader::new(client.try_clone().ok()?);
     let mut head = String::new();
     while !head.ends_with("\r\n\r\n") {
@@ -96,20 +124,36 @@ fn pass(client: &TcpStream, port: u16, judge: &Mutex<Judge>, lines: &Mutex<Vec<S
     let mut body = vec![0; length.unwrap_or(0)];
     reader.read_exact(&mut body).ok()?;
     lines.lock().unwrap().push(head.lines().next().unwrap_or_default().to_owned());
-    let fate = (judge.lock().unwrap())(&head);
+    let fate = (judge.lock().unwrap())(&head, &body);
     let mut client = client;
     match fate {
         Fate::Instead(answer) => client.write_all(answer.as_bytes()).ok()?,
         Fate::Silent => std::thread::sleep(Duration::from_secs(30)),
         Fate::Lost => {}
-        Fate::Through | Fate::Denied(_) | Fate::Cut(_) | Fate::Swallowed => {
-            let mut server = TcpStream::connect(("127.0.0.1", port)).ok()?;
-            // No header that is signed.
-            let head = head.replacen("\r\n", "\r\nConnection: close\r\n", 1);
-            server.write_all(head.as_bytes()).ok()?;
-            server.write_all(&body).ok()?;
+        Fate::Held => held.lock().unwrap().push((head, body)),
+        Fate::Last
+        | Fate::Through
+        | Fate::Denied(_)
+        | Fate::Cut(_)
+        | Fate::Swallowed
+        | Fate::Altered
+        | Fate::Doubled => {
+            let times = if matches!(fate, Fate::Doubled) { 2 } else { 1 };
+            if matches!(fate, Fate::Last) {
+                for (head, body) in held.lock().unwrap().drain(..) {
+                    asked(port, &head, &body)?;
+                }
+            }
             let mut answer = Vec::new();
-            server.read_to_end(&mut answer).ok()?;
+            for _ in 0..times {
+                answer = asked(port, &head, &body)?;
+            }
+            if let Fate::Altered = fate {
+                // What is sent in chunks has their sizes around it.
+                let body = answer.windows(4).position(|w| w == b"\r\n\r\n")? + 4;
+                let middle = body.midpoint(answer.len());
+                *answer.get_mut(middle)? ^= 1;
+            }
             if let Fate::Denied(instead) = fate {
                 answer = instead.into();
             }

@@ -14,6 +14,7 @@ pub use plan::{Batch, Plan, Request, plan};
 pub use quarantine::{PutBack, put_back};
 
 use crate::backup::place::Ways;
+use crate::cleanup::list::Told;
 use crate::domain::address::shown;
 use crate::domain::consent::Confirmed;
 use crate::domain::failure::{Failure, Outcome};
@@ -39,24 +40,6 @@ impl Sum {
         self.places += 1;
         self.files += files;
         self.bytes += bytes;
-    }
-}
-
-/// Paths and what is to be said of them: the first by name, all of them counted.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Told {
-    /// The first of them.
-    pub named: Vec<(String, String)>,
-    /// How many there are.
-    pub total: u64,
-}
-
-impl Told {
-    fn add(&mut self, path: &str, why: impl Into<String>) {
-        self.total += 1;
-        if self.named.len() < NAMED {
-            self.named.push((path.to_owned(), why.into()));
-        }
     }
 }
 

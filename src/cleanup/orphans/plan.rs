@@ -5,9 +5,10 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-use super::{NAMED, Sum, Told};
+use super::{NAMED, Sum};
 use crate::artifact::files::Met;
 use crate::backup::place::Ways;
+use crate::cleanup::list::Told;
 use crate::cleanup::owners;
 use crate::domain::artifact_address::ArtifactAddress;
 use crate::domain::cleanup::belongings::Root;

@@ -3,9 +3,10 @@
 use std::path::Path;
 
 use super::plan::{PAGE, note, owner, reasons};
-use super::{Sum, Swept, Told};
+use super::{Sum, Swept};
 use crate::artifact::files::There;
 use crate::backup::place::Ways;
+use crate::cleanup::list::Told;
 use crate::domain::artifact_address::ArtifactAddress;
 use crate::domain::cleanup::unit::{ARTIFACTS, KEPT, QUARANTINE};
 use crate::domain::consent::Confirmed;
@@ -67,6 +68,7 @@ pub(super) fn fill(
 ) -> Outcome<()> {
     let Some(root) = swept.plan.request.root.clone() else { return Ok(()) };
     let within = reached(ways.moved_within(&root), &root)?;
+    let batch = format!("{}.{}", swept.batch, owner(&swept.plan.database));
     let mut after = String::new();
     loop {
         work.cancel.check()?;
@@ -75,7 +77,6 @@ pub(super) fn fill(
         after.clone_from(&end.path);
         let reasons = reasons(store, &swept.plan.docket, &root, &page)?;
         let page = page.into_iter().zip(reasons).filter(|(_, reason)| reason.is_none()).map(|(found, _)| found);
-        let batch = format!("{}.{}", swept.batch, owner(&swept.plan.database));
         let moved = each(page.collect(), work, &mut swept.failures, |found| {
             within.relocate(&files(&found.path), &place(&batch, &found.path))?;
             tidy(ways, &root, &found.path)

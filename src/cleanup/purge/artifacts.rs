@@ -9,7 +9,7 @@ use crate::domain::address::shown;
 use crate::domain::artifact_address::ArtifactAddress;
 use crate::domain::cleanup::belongings::Root;
 use crate::domain::cleanup::territory::{self, Place};
-use crate::domain::failure::{Failure, Outcome};
+use crate::domain::failure::{Failure, Kind, Outcome};
 use crate::store::sqlite::docket::Docket;
 
 /// Folders in an experiment's that MLflow makes for others than runs.
@@ -91,17 +91,22 @@ pub(super) fn tidy(ways: &Ways, root: Option<&ArtifactAddress>, id: &str, addres
     ways.emptied(&place.address)?.tidy(&KINDS).map_err(|failure| failure.message)
 }
 
-/// Whether there is any file at or below a place.
-pub(super) fn holds_something(ways: &Ways, address: &ArtifactAddress) -> bool {
+/// Whether there is any file at or below a place; what is not reached from here at all has none.
+///
+/// # Errors
+/// Unreachable: the store does not answer. Interrupted.
+pub(super) fn holds_something(ways: &Ways, address: &ArtifactAddress) -> Outcome<bool> {
+    let Ok(files) = ways.files(address) else { return Ok(false) };
     let mut any = false;
-    if let Ok(files) = ways.files(address) {
-        // The walk ends with the first thing that it meets.
-        let _ = files.walk("", &mut |_| {
-            any = true;
-            Err(Failure::internal("enough"))
-        });
+    // The walk ends with the first thing that it meets.
+    let walked = files.walk("", &mut |_| {
+        any = true;
+        Err(Failure::internal("enough"))
+    });
+    match walked {
+        Err(failure) if !any && matches!(failure.kind, Kind::Unreachable | Kind::Interrupted(_)) => Err(failure),
+        _ => Ok(any),
     }
-    any
 }
 
 /// `.../ID` around `.../ID/artifacts`.

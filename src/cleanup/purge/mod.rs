@@ -3,18 +3,17 @@
 
 mod artifacts;
 mod backup_first;
-mod list;
 mod plan;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 pub use backup_first::{Kept, write as back_up};
-pub use list::{List, Stays};
 pub use plan::{Plan, Request, plan};
 
 use crate::artifact::Cleared;
 use crate::backup::place::Ways;
+use crate::cleanup::list::{List, Stays};
 use crate::domain::cleanup::belongings::Root;
 use crate::domain::consent::Confirmed;
 use crate::domain::failure::{Failure, Outcome};
@@ -40,9 +39,9 @@ pub struct Purged {
     /// Their bytes.
     pub bytes: u64,
     /// What was to go and stays.
-    pub failures: List,
+    pub failures: List<Stays>,
     /// What was restored when its artifacts had just been removed, and stays without them.
-    pub bereft: List,
+    pub bereft: List<Stays>,
     /// Things of which no file was there.
     pub without_files: u64,
     /// Things that were restored, kept or put to use in the meantime, with all that is theirs.
@@ -68,7 +67,8 @@ struct Purging<'a> {
     done: Purged,
 }
 
-/// Carries a plan out. Gives what it came to also where it ended early: interrupted, or the database failed. The next purge goes on.
+/// Carries a plan out. Gives what it came to also where it ended early: interrupted, or the database failed. The next
+/// purge goes on.
 pub fn carry_out(
     plan: Plan,
     store: &mut dyn Purge,

@@ -4,9 +4,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::artifacts::{holds_something, own_place};
-use super::list::List;
 use crate::artifact::files::Met;
 use crate::backup::place::Ways;
+use crate::cleanup::list::{List, Stays};
 use crate::cleanup::owners;
 use crate::domain::artifact_address::ArtifactAddress;
 use crate::domain::cleanup::belongings::Root;
@@ -48,9 +48,9 @@ pub struct Plan {
     /// Bytes of artifacts that go, and whether that is all; where they were measured.
     pub bytes: Option<(u64, bool)>,
     /// What is deleted and stays.
-    pub protected: List,
+    pub protected: List<Stays>,
     /// What was to go and stays, since its artifacts cannot go.
-    pub stuck: List,
+    pub stuck: List<Stays>,
     /// Ids of what goes: the first of them.
     pub named: Vec<(Root, String)>,
     /// What is to be known of the database.
@@ -75,8 +75,8 @@ struct Planning<'a> {
     request: &'a Request,
     selection: Selection,
     docket: Docket,
-    protected: List,
-    stuck: List,
+    protected: List<Stays>,
+    stuck: List<Stays>,
     ways: &'a Ways,
     undated: u64,
 }
@@ -98,23 +98,24 @@ pub fn plan(store: &mut dyn Purge, request: Request, ways: &Ways, work_dir: &Pat
     planning.runs()?;
     planning.models(true)?;
     planning.experiments()?;
+    planning.traces()?;
     planning.models(false)?;
     if request.artifacts && !request.resumed {
         planning.somebody_has_files()?;
     }
     let Planning { selection, docket, protected, stuck, undated, .. } = planning;
     let mut remarks = store.remarks();
+    if undated > 0 && remarks.is_empty() {
+        let what =
+            "runs do not tell when they were deleted, as an older MLflow did it: their end, or their start, decides";
+        remarks.push(format!("{undated} {what}"));
+    }
     match store.losers(&selection)? {
         0 => {}
         1 => remarks.push("1 logged model that is not deleted loses the metrics that deleted runs measured".to_owned()),
         n => {
             remarks.push(format!("{n} logged models that are not deleted lose the metrics that deleted runs measured"))
         }
-    }
-    if undated > 0 && remarks.is_empty() {
-        let what =
-            "runs do not tell when they were deleted, as an older MLflow did it: their end, or their start, decides";
-        remarks.push(format!("{undated} {what}"));
     }
     let kinds = [Root::Run, Root::Model, Root::Experiment].into_iter().filter(|root| store.has(*root));
     let things = kinds.map(|root| Ok((root, docket.count(root)?))).collect::<Outcome<_>>()?;
@@ -176,19 +177,26 @@ fn chosen(store: &mut dyn Purge, request: &Request) -> Outcome<Option<Vec<String
 impl Planning<'_> {
     /// Where not a single thing has a file, a wrong place is looked at, or a disk is missing.
     fn somebody_has_files(&self) -> Outcome<()> {
-        let places = self.docket.sample(SAMPLE)?;
-        let none = !places.is_empty() && !places.iter().any(|key| holds_something(self.ways, &territory::address(key)));
-        if none && self.docket.any()? {
-            return Err(Failure::refused(format!(
-                "{} places of artifacts were looked at, and there is no file in any of them",
-                places.len()
-            ))
-            .hint(
-                "is the disk mounted, and is --artifact-root the place that the server keeps its artifacts in? If they \
-                 are really gone, --artifacts none removes the rows",
-            ));
+        if !self.docket.any()? {
+            return Ok(());
         }
-        Ok(())
+        let places = self.docket.sample(SAMPLE)?;
+        for key in &places {
+            if holds_something(self.ways, &territory::address(key))? {
+                return Ok(());
+            }
+        }
+        if places.is_empty() {
+            return Ok(());
+        }
+        Err(Failure::refused(format!(
+            "there is no file in any of the places of artifacts (looked at: {})",
+            places.len()
+        ))
+        .hint(
+            "is the disk mounted, and is --artifact-root the place that the server keeps its artifacts in? If they \
+                 are really gone, or there never were any, --artifacts none removes the rows",
+        ))
     }
 
     fn runs(&mut self) -> Outcome<()> {
@@ -200,7 +208,7 @@ impl Planning<'_> {
                     protected.add(Root::Run, &run.id, why.as_str());
                     why
                 }
-                None => match sticks(docket, request, ways, Root::Run, &run)? {
+                None => match stuck_by(docket, request, ways, Root::Run, &run)? {
                     Some(why) => {
                         stuck.add(Root::Run, &run.id, why.as_str());
                         why
@@ -219,7 +227,7 @@ impl Planning<'_> {
             let kept = protection(docket, Root::Model, &model)?;
             let why = match kept {
                 Some(_) => None,
-                None => sticks(docket, request, ways, Root::Model, &model)?,
+                None => stuck_by(docket, request, ways, Root::Model, &model)?,
             };
             match (kept, why) {
                 (None, None) if !holding && (model.itself || docket.goes(Root::Experiment, &model.experiment)?) => {
@@ -272,15 +280,66 @@ impl Planning<'_> {
             }
         })
     }
+
+    /// An experiment stays with a trace whose artifacts cannot go.
+    fn traces(&mut self) -> Outcome<()> {
+        if !self.request.artifacts || !self.store.has(Root::Trace) {
+            return Ok(());
+        }
+        let mut after = 0;
+        loop {
+            let page = self.docket.entries(Root::Experiment, after, PAGE)?;
+            let Some(last) = page.last() else { return Ok(()) };
+            after = last.number;
+            for experiment in &page {
+                let Some(trace) = self.stuck_traces(&experiment.id)? else { continue };
+                let why = format!("the trace {trace} in it stays");
+                self.docket.hold(&experiment.id, &why)?;
+                self.protected.add(Root::Experiment, &experiment.id, why);
+                if self.request.name.is_some() {
+                    return self.docket.dismiss();
+                }
+                self.docket.remove(experiment.number)?;
+            }
+        }
+    }
+
+    /// Notes the traces of an experiment whose artifacts cannot go; gives the first of them.
+    fn stuck_traces(&mut self, experiment: &str) -> Outcome<Option<String>> {
+        let (mut first, mut after) = (None, String::new());
+        let root = self.request.artifact_root.as_ref();
+        loop {
+            let page = self.store.traces(experiment, &after, PAGE)?;
+            let Some((last, _)) = page.last() else { return Ok(first) };
+            after.clone_from(last);
+            for (id, address) in &page {
+                if let Some(why) = sticks(&self.docket, root, self.ways, Root::Trace, id, address.as_deref())? {
+                    self.stuck.add(Root::Trace, id, why);
+                    first.get_or_insert_with(|| id.clone());
+                }
+            }
+        }
+    }
 }
 
-/// Why the artifacts of something cannot go, as far as its address tells.
-fn sticks(docket: &Docket, request: &Request, ways: &Ways, kind: Root, it: &Deleted) -> Outcome<Option<String>> {
+/// Why something stays, for its artifacts cannot go; where rows alone go, nothing does for that.
+fn stuck_by(docket: &Docket, request: &Request, ways: &Ways, kind: Root, it: &Deleted) -> Outcome<Option<String>> {
     if !request.artifacts {
         return Ok(None);
     }
-    let root = request.artifact_root.as_ref();
-    Ok(match own_place(docket, root, kind, &it.id, it.address.as_deref())? {
+    sticks(docket, request.artifact_root.as_ref(), ways, kind, &it.id, it.address.as_deref())
+}
+
+/// Why the artifacts of something cannot go, as far as its address tells.
+fn sticks(
+    docket: &Docket,
+    root: Option<&ArtifactAddress>,
+    ways: &Ways,
+    kind: Root,
+    id: &str,
+    address: Option<&str>,
+) -> Outcome<Option<String>> {
+    Ok(match own_place(docket, root, kind, id, address)? {
         Ok(Some(place)) => ways.emptied(&place.address).err(),
         Ok(None) => None,
         Err(why) => Some(why),

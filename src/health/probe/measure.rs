@@ -42,6 +42,11 @@ pub(super) struct Roots {
 }
 
 impl Roots {
+    /// These files.
+    pub(super) fn new(system: Option<PathBuf>, own: Option<PathBuf>) -> Roots {
+        Roots { system, own }
+    }
+
     /// Whom the stack's own server is believed by, others are as well.
     pub(super) fn of(stack: &Stack) -> Roots {
         stack.server.as_ref().map_or_else(Roots::default, |(connection, _)| Roots {
@@ -57,11 +62,7 @@ pub(super) async fn measure(stack: &Stack, probe: &Probe) -> Result<Option<Seen>
     let id = super::id(probe);
     let broken = |what: String| Reading::new(id.clone(), probe.level.status(), what);
     if let Some(url) = &probe.url {
-        let asked = tokio::time::timeout(within, fetch(probe, url, Roots::of(stack)));
-        return match asked.await {
-            Ok(answer) => answer.map(Some).map_err(broken),
-            Err(_) => Err(broken(format!("no answer within {:.1} s", within.as_secs_f64()))),
-        };
+        return within_time(probe, url, Roots::of(stack), within).await.map(Some).map_err(broken);
     }
     if let Some(address) = &probe.tcp {
         let begun = Instant::now();
@@ -105,6 +106,17 @@ fn words(error: reqwest::Error) -> String {
         cause = inner.source();
     }
     words
+}
+
+async fn within_time(probe: &Probe, url: &str, roots: Roots, within: Duration) -> Result<Seen, String> {
+    let late = |_| Err(format!("no answer within {:.1} s", within.as_secs_f64()));
+    tokio::time::timeout(within, fetch(probe, url, roots)).await.unwrap_or_else(late)
+}
+
+/// What a probe over HTTP gets.
+pub(super) async fn fetched(probe: &Probe, roots: Roots, within: Duration) -> Result<Seen, String> {
+    let url = probe.url.as_deref().ok_or_else(|| "there is no address to ask".to_owned())?;
+    within_time(probe, url, roots, within).await
 }
 
 async fn fetch(probe: &Probe, url: &str, roots: Roots) -> Result<Seen, String> {

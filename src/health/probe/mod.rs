@@ -3,7 +3,9 @@
 mod measure;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::SignedDuration;
 use tokio::task::JoinSet;
@@ -13,7 +15,7 @@ use crate::domain::health::settings::{Amount, HealthSettings, Increase, Probe};
 use crate::domain::health::{Limits, Reading, Status, Unit};
 
 use super::Stack;
-use measure::{Seen, measure, milliseconds};
+use measure::{Roots, Seen, measure, milliseconds};
 
 /// The checks that a configuration asks for, with their questions.
 pub(super) fn expected(settings: &HealthSettings) -> Vec<(String, String)> {
@@ -75,6 +77,26 @@ pub(super) async fn look(stack: Arc<Stack>) {
         let Some(seen) = outcomes.get(&probe.name) else { continue };
         let value = |name: &str| value_of(outcomes.get(name)?);
         stack.tell(judge(&stack, probe, seen, &value));
+    }
+}
+
+/// Asks one service by itself, over HTTP: what was seen where all that is expected of its answer holds, else what is wrong.
+/// `system` and `own`: files with authorities that are believed.
+///
+/// # Errors
+/// A sentence for the operator.
+pub async fn ask(
+    probe: &Probe,
+    system: Option<PathBuf>,
+    own: Option<PathBuf>,
+    within: Duration,
+) -> Result<String, String> {
+    let seen = measure::fetched(probe, Roots::new(system, own), within).await?;
+    let mut findings = Findings::default();
+    conditions_hold(probe, Some(&seen), &|_| None, &mut findings);
+    match findings.found.into_iter().next() {
+        Some((_, what)) => Err(format!("{what} ({})", seen.said)),
+        None => Ok(seen.said),
     }
 }
 

@@ -84,7 +84,7 @@ fn row(reading: &Reading, examination: &Examination) -> String {
 }
 
 /// Text from outside, that stays what it is: no markup, no HTML, no mention of a person.
-pub(super) fn escaped(text: &str) -> String {
+pub(in crate::report) fn escaped(text: &str) -> String {
     let mut out = String::new();
     let mut before = ' ';
     for c in line(text).chars() {
@@ -103,7 +103,7 @@ pub(super) fn escaped(text: &str) -> String {
 }
 
 /// Our own words, in which backticks mean code, around names that come from outside.
-pub(super) fn prose(text: &str) -> String {
+pub(in crate::report) fn prose(text: &str) -> String {
     let text = line(text);
     let parts: Vec<&str> = text.split('`').collect();
     if parts.len().is_multiple_of(2) {
@@ -127,7 +127,7 @@ fn escaped_within(part: &str) -> String {
 }
 
 /// Text as code, within a fence that is longer than any run of backticks in it.
-pub(super) fn code(text: &str) -> String {
+pub(in crate::report) fn code(text: &str) -> String {
     let text = line(text);
     if text.is_empty() {
         return String::new();

@@ -172,6 +172,30 @@ pub fn experiments(client: &mut Client, schema: &str) -> Outcome<Vec<ExperimentM
     ask(client).map_err(|e| source_failure("reading the experiments", &e))
 }
 
+/// What makes a database this one and no other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// Its name.
+    pub database: String,
+    /// Its number in the cluster: a database that was dropped and made again has another one.
+    pub oid: u32,
+    /// The number that the cluster got when it was made; `None` where the role may not ask.
+    pub system: Option<String>,
+}
+
+/// Asks which database this is.
+///
+/// # Errors
+/// Source: the database failed.
+pub fn identity(client: &mut Client) -> Outcome<Identity> {
+    let ask = "SELECT current_database()::text, (SELECT oid FROM pg_database WHERE datname = current_database())";
+    let read = |row: Row| Ok((row.try_get(0)?, row.try_get(1)?));
+    let (database, oid) =
+        client.query_one(ask, &[]).and_then(read).map_err(|e| source_failure("asking which database it is", &e))?;
+    let system = client.query_one("SELECT system_identifier::text FROM pg_control_system()", &[]);
+    Ok(Identity { database, oid, system: system.and_then(|row| row.try_get(0)).ok() })
+}
+
 /// Counts the sessions of the whole server.
 ///
 /// # Errors

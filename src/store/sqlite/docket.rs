@@ -124,6 +124,14 @@ impl Docket {
         Ok(rows.into_iter().filter_map(|(word, id)| Some((kind(&word)?, id))).collect())
     }
 
+    /// One thing does not go.
+    ///
+    /// # Errors
+    /// As [`Docket::new`].
+    pub fn remove(&self, number: i64) -> Outcome<()> {
+        self.execute("DELETE FROM entries WHERE number = ?", [number]).map(drop)
+    }
+
     /// Nothing goes any more.
     ///
     /// # Errors

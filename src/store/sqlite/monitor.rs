@@ -58,6 +58,10 @@ pub fn writable_by_all(path: &Path) -> Option<bool> {
 const TEMPORARY: &[&str] = &["/tmp", "/var/tmp", "/dev/shm", "/run"];
 /// Linux' `statfs(2)`: TMPFS_MAGIC and RAMFS_MAGIC.
 const IN_MEMORY: &[u32] = &[0x0102_1994, 0x8584_58f6];
+/// OVERLAYFS_SUPER_MAGIC.
+const OVERLAY: u32 = 0x794c_7630;
+/// The files by which Docker and Podman tell that this is a container.
+const CONTAINER: &[&str] = &["/.dockerenv", "/run/.containerenv"];
 
 /// Why the place does not keep a file: `None` where nothing speaks against it.
 pub fn fleeting(path: &Path) -> Option<String> {
@@ -67,7 +71,11 @@ pub fn fleeting(path: &Path) -> Option<String> {
     }
     let kind = rustix::fs::statfs(&real).ok()?.f_type;
     let kind = u32::try_from(u64::try_from(kind).ok()? & 0xffff_ffff).ok()?;
-    IN_MEMORY.contains(&kind).then(|| "it lies in memory (tmpfs)".to_owned())
+    if IN_MEMORY.contains(&kind) {
+        return Some("it lies in memory (tmpfs)".to_owned());
+    }
+    let contained = kind == OVERLAY && CONTAINER.iter().any(|file| Path::new(file).exists());
+    contained.then(|| "it lies in the container's own layer (overlay), which goes with the container".to_owned())
 }
 
 #[cfg(test)]
