@@ -1,4 +1,4 @@
-//! What the README tells people to type, typed.
+//! What the guide to backups tells people to type without mlops, typed.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -8,10 +8,10 @@ use std::process::Command;
 use crate::backups::{aged, artifact_folders, tree};
 use crate::support::{Said, folder, postgres, programs, root, run, sample, verify};
 
-/// The README's only block that has this line.
+/// The guide's only block that has this line.
 fn block(line: &str) -> String {
-    let readme = fs::read_to_string(root().join("README.md")).unwrap();
-    let mut found = readme.split("```").skip(1).step_by(2).filter(|block| block.lines().any(|l| l.starts_with(line)));
+    let guide = fs::read_to_string(root().join("docs/backup.md")).unwrap();
+    let mut found = guide.split("```").skip(1).step_by(2).filter(|block| block.lines().any(|l| l.starts_with(line)));
     let block = found.next().expect("a block with that line");
     assert!(found.next().is_none());
     block.split_once('\n').unwrap().1.to_owned()
