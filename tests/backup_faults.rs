@@ -326,7 +326,7 @@ fn a_full_disk_is_told_and_leaves_no_backup_and_no_database() {
             full += 1;
             assert!(backup.err.contains("small/b"), "the place is named: {}", backup.err);
             assert!(backup.err.contains("full") || backup.err.contains("No space left"), "{}", backup.err);
-            let none = list.code == 6 || list.json()["result"].as_array().unwrap().is_empty();
+            let none = list.code == 6 || list.json()["result"]["backups"].as_array().unwrap().is_empty();
             assert!(none, "{room}: {}", list.out);
         }
         said("again").expect(0);

@@ -65,7 +65,7 @@ impl Away {
         if said.code == 6 {
             return 0;
         }
-        let listed = said.expect(0).json()["result"].as_array().unwrap().clone();
+        let listed = said.expect(0).json()["result"]["backups"].as_array().unwrap().clone();
         assert!(listed.iter().all(|b| b["state"] != "damaged"), "{listed:?}");
         listed.iter().filter(|b| b["state"] == "complete").count()
     }

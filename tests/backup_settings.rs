@@ -60,7 +60,7 @@ fn the_table_says_where_and_what_and_a_flag_beats_it() {
     home.configure(&format!("to = \"{place}\"\nartifacts = \"none\"\nkeep_last = 1"));
     let made = home.result(&["backup"]);
     assert_eq!((&made["artifacts"]["scope"], made["place"].as_str()), (&"none".into(), Some(place.as_str())));
-    assert_eq!(home.result(&["backup", "list"]).as_array().unwrap().len(), 1);
+    assert_eq!(home.result(&["backup", "list"])["backups"].as_array().unwrap().len(), 1);
     home.mlops(&["backup", "show", "latest"]).expect(0);
     home.mlops(&["backup", "verify", "--drill"]).expect(0);
     home.mlops(&["restore", "latest", "--to", &home.path("restored.db"), "--no-artifacts"]).expect(0);
@@ -87,12 +87,12 @@ fn limits_of_the_table_prune_and_one_flag_puts_them_aside() {
     home.mlops(&["backup", "--prune"]).expect(2);
     home.configure(&format!("{table}\nkeep_last = 0"));
     home.mlops(&["backup", "prune"]).expect(2);
-    assert_eq!(home.result(&["backup", "list"]).as_array().unwrap().len(), 1);
+    assert_eq!(home.result(&["backup", "list"])["backups"].as_array().unwrap().len(), 1);
 
     home.configure(&format!("{table}\nkeep_last = 2\nkeep_within = \"1h\""));
     let file = home.path("config.toml");
     let planned = home.result(&["backup", "prune"]);
-    assert_eq!(planned["removed"], false);
+    assert_eq!(planned["done"], false);
     assert_eq!(rules(&planned), [("keep_last 2".into(), file.clone()), ("keep_within 1h".into(), file.clone())]);
     let said = home.mlops(&["backup", "prune"]).expect(0);
     assert!(said.out.contains(&format!("Limits: keep_last 2, keep_within 1h ({file})")), "{}", said.out);
@@ -108,9 +108,9 @@ fn limits_of_the_table_prune_and_one_flag_puts_them_aside() {
 
     home.configure(&format!("{table}\nkeep_last = 1"));
     let line = home.result(&["backup", "--prune", "--yes"]);
-    assert_eq!(line["pruned"]["removed"], true);
+    assert_eq!(line["pruned"]["done"], true);
     assert_eq!(rules(&line["pruned"]), [("keep_last 1".into(), file)]);
-    assert_eq!(home.result(&["backup", "list"]).as_array().unwrap().len(), 1);
+    assert_eq!(home.result(&["backup", "list"])["backups"].as_array().unwrap().len(), 1);
 }
 
 #[test]

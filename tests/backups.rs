@@ -113,7 +113,7 @@ impl Stack {
 
     pub(crate) fn list(&self) -> Vec<Value> {
         let said = self.mlops(&["backup", "list", "--from", &self.place(), "--output", "json"]).expect(0);
-        said.json()["result"].as_array().unwrap().clone()
+        said.json()["result"]["backups"].as_array().unwrap().clone()
     }
 
     pub(crate) fn restore(&self, to: &str, root: &Path, more: &[&str]) -> Said {
@@ -260,7 +260,7 @@ fn what_cannot_be_read_is_listed_and_such_a_backup_is_not_complete() {
     fs::create_dir(&stack.root).unwrap();
     for night in 1..=2 {
         let lost = stack.backed_up(4, &["--prune", "--keep-last", "1", "--yes"]);
-        let why = lost["artifacts"]["unread"][0]["why"].as_str().unwrap();
+        let why = lost["artifacts"]["unread"][0]["reason"].as_str().unwrap();
         assert!(why.contains("nothing is there") && lost["pruned"].is_null(), "night {night}: {lost}");
     }
     // And one of which little is left is told of.
@@ -304,7 +304,7 @@ fn prune_keeps_what_the_rules_say_and_every_content_that_is_needed() {
     let pool = |tree: &[(String, Vec<u8>)]| tree.iter().filter(|(name, _)| name.starts_with("artifacts/")).count();
     assert_eq!(pool(&tree(&stack.path("backups"))), pool(&before) - 1);
     let line = stack.backed_up(0, &["--prune", "--keep-last", "1", "--yes"]);
-    assert_eq!(line["pruned"]["removed"], true);
+    assert_eq!(line["pruned"]["done"], true);
     // One without artifacts does not stand in for one with all, nor does that go because of the others.
     assert_eq!(stack.list().len(), 3);
 }
@@ -366,7 +366,7 @@ fn whatever_is_killed_leaves_no_backup_that_lies() {
             let listed = run(stack.home.path(), &["backup", "list", "--from", &stack.place(), "--output", "json"]);
             // Nothing there yet is no lie either.
             if listed.code == 0 {
-                let listed = listed.json()["result"].clone();
+                let listed = listed.json()["result"]["backups"].clone();
                 assert!(listed.as_array().unwrap().iter().all(|b| b["state"] != "damaged"), "{listed}");
             }
         }
@@ -556,7 +556,7 @@ fn what_lies_behind_the_proxy_is_read_through_it() {
     let back_up = ["backup", "--to", place.to_str().unwrap(), "--backend-store-uri", &store, "--progress", "none"];
     let back_up = |more: &[&str]| run(home.path(), &[&back_up[..], &["--output", "json"], more].concat());
     let unread = back_up(&[]).expect(4).json()["result"].clone();
-    assert!(unread["artifacts"]["unread"][0]["why"].as_str().unwrap().contains("--tracking-uri"), "{unread}");
+    assert!(unread["artifacts"]["unread"][0]["reason"].as_str().unwrap().contains("--tracking-uri"), "{unread}");
     let through = back_up(&["--tracking-uri", &server.url]).expect(0).json()["result"].clone();
     let root = home.path().join("artifacts");
     let beside = back_up(&["--artifact-root", root.to_str().unwrap()]).expect(0).json()["result"].clone();

@@ -38,7 +38,7 @@ fn the_example_configuration_shows_every_key_with_its_default() {
     let path = root().join("config.example.toml");
     let shown =
         run(home.path(), &["config", "show", "--output", "json", "--config", path.to_str().unwrap()]).expect(0).json();
-    let settings = shown["result"].as_array().unwrap().clone();
+    let settings = shown["result"]["settings"].as_array().unwrap().clone();
     for key in KEYS {
         // Tables stand in comments, with their keys.
         if let Some((table, name)) = key.name.split_once('.') {
@@ -81,7 +81,7 @@ fn every_table_of_the_example_configuration_means_something_when_it_is_no_commen
     fs::write(&file, live.join("\n")).unwrap();
     let arguments = ["config", "show", "--output", "json", "--config", file.to_str().unwrap()];
     let shown = run(home.path(), &arguments).expect(0).json();
-    let settings = shown["result"].as_array().unwrap();
+    let settings = shown["result"]["settings"].as_array().unwrap();
     let value =
         |key: &str| settings.iter().find(|s| s["key"] == key).map_or("", |s| s["value"].as_str().unwrap_or_default());
     for (table, holds) in [
@@ -104,7 +104,8 @@ fn every_table_of_the_example_configuration_means_something_when_it_is_no_commen
     assert!(!shown.to_string().contains("hooks.slack.com"), "a secret is shown");
     let with_profile = [&arguments[..], &["--profile", "production"]].concat();
     let shown = run(home.path(), &with_profile).expect(0).json();
-    let of = |key: &str| shown["result"].as_array().unwrap().iter().find(|s| s["key"] == key).unwrap().clone();
+    let of =
+        |key: &str| shown["result"]["settings"].as_array().unwrap().iter().find(|s| s["key"] == key).unwrap().clone();
     assert_eq!(of("notify.ping")["value"], serde_json::Value::Null, "the profile's table stands for the whole one");
     let notify = of("notify.webhook");
     assert_eq!(notify["value"], "***");

@@ -124,12 +124,12 @@ pub(crate) fn request(method: &str, url: &str, path: &str, head: &str, body: &st
     let authority = url.strip_prefix("http://").unwrap();
     let mut stream = TcpStream::connect(authority).unwrap();
     let length = body.len();
-    write!(
-        stream,
+    // In one piece: a server that has read enough to refuse it may be gone before a second one arrives.
+    let request = format!(
         "{method} {path} HTTP/1.1\r\nHost: {authority}\r\nContent-Type: application/json\r\n{head}\
          Content-Length: {length}\r\nConnection: close\r\n\r\n{body}"
-    )
-    .unwrap();
+    );
+    stream.write_all(request.as_bytes()).unwrap();
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).unwrap();
     let answer = String::from_utf8_lossy(&answer).into_owned();

@@ -252,7 +252,7 @@ fn places_that_hold_nothing_or_are_none_are_told_apart() {
     says(&file.check("backup.place"), "a folder");
     let empty = kept.look_at(&kept.path("root"), &[]).turned(&[("backup.age", "critical")], &[]);
     says(&empty.check("backup.age"), "holds no backup");
-    assert_eq!(empty.result()["not_asked"].as_array().map(Vec::len), Some(2), "{}", empty.said.out);
+    assert_eq!(empty.result()["skipped"].as_array().map(Vec::len), Some(2), "{}", empty.said.out);
     let said = run(kept.home.path(), &["health", "--backup-to", "ftp://user:hunter2@host/x"]).expect(3);
     assert!(said.err.contains("neither a folder") && !said.err.contains("hunter2"), "{}", said.err);
     // Nothing is asked of backups where nobody said where they are, and nothing else where nothing else is known.

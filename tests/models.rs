@@ -158,7 +158,7 @@ fn lists(stack: &Stack) {
 
 fn shows(stack: &Stack) {
     let model = stack.result(&["show", "forecast"]);
-    assert_eq!((&model["is"], &model["tags"]), (&json!("model"), &json!({"team": "a b"})));
+    assert_eq!((&model["kind"], &model["tags"]), (&json!("model"), &json!({"team": "a b"})));
     let versions: Vec<(u64, &Value, &Value)> = model["versions"]
         .as_array()
         .unwrap()
@@ -175,7 +175,7 @@ fn shows(stack: &Stack) {
         let model = stack.result(&["show", name]);
         assert_eq!((&model["name"], model["versions"].as_array().unwrap().len()), (&json!(name), 2), "{name}");
         let version = stack.result(&["show", &format!("{name}/2")]);
-        assert_eq!((&version["name"], &version["version"]), (&json!(name), &json!(2)), "{name}");
+        assert_eq!((&version["model"], &version["version"]), (&json!(name), &json!(2)), "{name}");
         assert_eq!(version["mlmodel_error"], Value::Null, "{name}");
     }
 
@@ -183,7 +183,7 @@ fn shows(stack: &Stack) {
     let version = stack.result(&["show", "forecast@champion"]);
     assert_eq!(version, stack.result(&["show", "forecast/3"]));
     assert_eq!(
-        (&version["is"], &version["version"], &version["status"]),
+        (&version["kind"], &version["version"], &version["status"]),
         (&json!("version"), &json!(3), &json!("READY"))
     );
     assert_eq!((&version["description"], &version["run_id"]), (&json!("the good one"), &json!(good)));
@@ -220,8 +220,8 @@ fn shows(stack: &Stack) {
     assert_eq!(paths[1..], [("data/deep/it's & more+.txt", 6), ("data/weights.bin", 300_000), ("empty", 0)]);
     assert_eq!((files["count"].as_u64(), files["bytes"].as_u64()), (Some(4), Some(paths.iter().map(|p| p.1).sum())));
     let others = version["other_versions_of_the_run"].as_array().unwrap();
-    assert!(others.contains(&json!({"name": "by-run", "version": 1})), "{others:?}");
-    assert!(!others.contains(&json!({"name": "forecast", "version": 3})), "{others:?}");
+    assert!(others.contains(&json!({"model": "by-run", "version": 1})), "{others:?}");
+    assert!(!others.contains(&json!({"model": "forecast", "version": 3})), "{others:?}");
     assert_eq!(metric(&stack.result(&["show", "doubled/2"]), "rmse"), &json!("NaN"));
 
     let by_run = stack.result(&["show", "by-run/1"]);
@@ -242,13 +242,13 @@ fn shows_a_logged_model(stack: &Stack) {
     let id = stack.id("logged");
     let shown = stack.result(&["show", id]);
     assert_eq!(shown, stack.result(&["show", "--uuid", id]));
-    assert_eq!((&shown["is"], &shown["name"], &shown["id"]), (&json!("logged_model"), &json!("net"), &json!(id)));
+    assert_eq!((&shown["kind"], &shown["name"], &shown["id"]), (&json!("logged_model"), &json!("net"), &json!(id)));
     assert_eq!((metric(&shown, "auc"), metric(&shown, "rmse")), (&json!("NaN"), &json!(0.25)));
     assert_eq!((&shown["params"], &shown["tags"]["colour"]), (&json!({"layers": "3"}), &json!("red")));
     assert_eq!((&shown["parent_run"]["name"], &shown["mlmodel"]["model_uuid"]), (&json!("sweep"), &json!(id)));
-    let made: Vec<&Value> = shown["versions"].as_array().unwrap().iter().map(|v| &v["name"]).collect();
+    let made: Vec<&Value> = shown["versions"].as_array().unwrap().iter().map(|v| &v["model"]).collect();
     assert_eq!(made, ["of-logged"]);
-    assert_eq!(shown["versions_gone"], json!([{"name": "of-logged", "version": 7}]));
+    assert_eq!(shown["versions_gone"], json!([{"model": "of-logged", "version": 7}]));
     assert_eq!(shown["artifacts"]["count"], 4);
     let version = stack.result(&["show", "of-logged@champion"]);
     assert_eq!((&version["logged_model"]["id"], metric(&version, "auc")), (&json!(id), &json!("NaN")));
@@ -298,7 +298,7 @@ fn sha256(bytes: &[u8]) -> String {
 
 fn names(document: &Value) -> Vec<String> {
     let versions = document["result"]["versions"].as_array().unwrap();
-    versions.iter().map(|v| format!("{}/{}", v["name"].as_str().unwrap(), v["version"])).collect()
+    versions.iter().map(|v| format!("{}/{}", v["model"].as_str().unwrap(), v["version"])).collect()
 }
 
 fn exports(stack: &Stack) {
@@ -399,7 +399,7 @@ fn registers(stack: &Stack) {
     assert_eq!((&plan["version"], &plan["new_model"]), (&Value::Null, &json!(true)));
     assert_eq!(stack.count("made"), 0);
     let first = stack.result(&[&["register", "--run", good, "--name", "made"], &more[..]].concat());
-    assert_eq!((&first["name"], &first["version"], &first["status"]), (&json!("made"), &json!(1), &json!("READY")));
+    assert_eq!((&first["model"], &first["version"], &first["status"]), (&json!("made"), &json!(1), &json!("READY")));
     let version = stack.version("made", 1);
     assert_eq!((&version["source"], &version["run_id"]), (&json!(source), &json!(good)));
     assert_eq!((&version["description"], &version["current_stage"]), (&json!("a\nb"), &json!("None")));
@@ -437,7 +437,7 @@ fn registers(stack: &Stack) {
         assert_eq!((&version["source"], &version["run_id"]), (&json!(source), &json!(good)), "{arguments:?}");
     }
     let shown = stack.result(&["show", "--uuid", id]);
-    let made = shown["versions"].as_array().unwrap().iter().filter(|v| v["name"] == "from-logged").count();
+    let made = shown["versions"].as_array().unwrap().iter().filter(|v| v["model"] == "from-logged").count();
     assert_eq!(made, 3);
     let tag = shown["tags"]["mlflow.modelVersions"].as_str().unwrap();
     assert!(tag.contains("from-logged"), "{tag}");

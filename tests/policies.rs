@@ -103,7 +103,7 @@ fn bad_rows_and_all_that_refer_to_them_are_put_aside() {
     }
     let nul = rows.iter().find(|r| r["table"] == "runs" && r["rowid"] == 1).unwrap();
     assert!(nul["row"]["name"].as_str().unwrap().ends_with("\0x"));
-    assert!(nul["why"].as_str().unwrap().contains("NUL"));
+    assert!(nul["reason"].as_str().unwrap().contains("NUL"));
     let bytes = rows.iter().find(|r| r["table"] == "params" && r["rowid"] == 100).unwrap();
     assert_eq!(bytes["row"]["value"]["text"], "ff00fe");
     rest_is_equal(home.path(), &file, &database, rows.len() as u64);

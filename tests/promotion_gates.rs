@@ -48,7 +48,7 @@ impl<'a> Court<'a> {
         let result = self.promote(code, version, &[arguments, &["--dry-run"]].concat());
         let text = |value: &Value| value.as_str().unwrap().to_owned();
         let gates = result["gates"].as_array().unwrap();
-        gates.iter().map(|g| (text(&g["gate"]), text(&g["verdict"]), text(&g["said"]))).collect()
+        gates.iter().map(|g| (text(&g["gate"]), text(&g["verdict"]), text(&g["reason"]))).collect()
     }
 
     /// That the last gate refuses, and says so.
@@ -94,7 +94,7 @@ fn metrics_are_judged_alone_and_beside_the_champions() {
     court.passes(second, &["--require", "\"val loss\" <= 2"], "val loss is 2");
     // Without a champion only what needs none is asked, and that is said.
     let gates = court.gates(0, first, &["--require", "rmse < champion", "--require", "r2 >= 0.9"]);
-    assert_eq!((gates[1].1.as_str(), gates[2].1.as_str()), ("not_asked", "passed"), "{gates:?}");
+    assert_eq!((gates[1].1.as_str(), gates[2].1.as_str()), ("skipped", "passed"), "{gates:?}");
     assert!(gates[1].2.contains("no champion yet"), "{gates:?}");
     court.promote(0, first, &[]);
     court.refuses(second, &["--require", "rmse < champion"], "require", "rmse is 0.6, the champion's rmse is 0.5");

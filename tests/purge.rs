@@ -240,7 +240,7 @@ fn a_purge_removes_what_is_deleted_and_nothing_else() {
     let all = ["--older-than", "0s", "--artifact-root", artifacts];
 
     let plan = purge(home, store, &all).expect(0).json()["result"].clone();
-    assert_eq!(plan["removed"], false);
+    assert_eq!(plan["done"], false);
     let really = purge(home, store, &[&all[..], &["--yes", "--dry-run"]].concat()).expect(0).json();
     assert_eq!(really["result"], plan, "--dry-run beats --yes");
     assert!(content(file) == before && tree(&stack.root) == files, "a plan changed something");
@@ -267,7 +267,7 @@ fn a_purge_removes_what_is_deleted_and_nothing_else() {
     assert!(!folders.lines().any(of_gone), "an empty folder of a run is left");
 
     let again = purge(home, store, &[&all[..], &["--yes"]].concat()).expect(0).json()["result"].clone();
-    assert_eq!((&again["runs"], &again["logged_models"], &again["removed"]), (&0.into(), &0.into(), &false.into()));
+    assert_eq!((&again["runs"], &again["logged_models"], &again["done"]), (&0.into(), &0.into(), &false.into()));
 }
 
 #[test]
@@ -603,7 +603,7 @@ fn one_failure_does_not_stop_the_rest() {
     let gone = only_what_went(file, &before, &after);
     let named = done["failures"]["named"].as_array().unwrap();
     assert_eq!(named.len(), 2, "the run or model, and its experiment: {done}");
-    assert!(named[0]["why"].as_str().unwrap().contains(stuck.to_str().unwrap()), "{done}");
+    assert!(named[0]["reason"].as_str().unwrap().contains(stuck.to_str().unwrap()), "{done}");
     let stays = named[0]["id"].as_str().unwrap();
     assert!(!gone["runs"].contains(stays) && !gone["logged_models"].contains(stays));
     assert!(
@@ -789,7 +789,7 @@ fn objects_of_s3_go_and_those_that_fail_go_the_next_time() {
     });
     let done = purge().expect(4).json()["result"].clone();
     assert_eq!(done["failures"]["total"], 2, "one thing and its experiment: {done}");
-    assert!(done["failures"]["named"][0]["why"].as_str().unwrap().contains("SlowDown"), "{done}");
+    assert!(done["failures"]["named"][0]["reason"].as_str().unwrap().contains("SlowDown"), "{done}");
     relay.judge(|_| Fate::Through);
     let done = purge().expect(0).json()["result"].clone();
     assert_eq!((&done["failures"]["total"], &done["files"]), (&0.into(), &3.into()), "{done}");
@@ -861,7 +861,7 @@ fn purged(
             assert!(!files.iter().any(|(path, _)| path.contains(id.as_str())), "{release}: {id} has files");
         }
         let again = purge(home, store, more).expect(0).json()["result"].clone();
-        assert_eq!(again["removed"], false, "{release}, {turn}: a second purge finds something: {again}");
+        assert_eq!(again["done"], false, "{release}, {turn}: a second purge finds something: {again}");
         server.exercise();
     }
 }

@@ -88,7 +88,7 @@ fn secrets_stand_elsewhere_and_are_read_when_they_are_needed() {
     assert!(!shown.out.contains("hunter") && !fs::exists(at("ran")).unwrap(), "{}", shown.out);
     let document = shown.json();
     let of = |key: &str| {
-        let all = document["result"].as_array().unwrap();
+        let all = document["result"]["settings"].as_array().unwrap();
         all.iter().find(|s| s["key"] == key).unwrap_or_else(|| panic!("{key}"))
     };
     assert_eq!(

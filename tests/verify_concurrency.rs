@@ -180,7 +180,7 @@ fn names(url: &str) -> impl Fn(&str) -> String {
 fn found(result: &Value) -> BTreeSet<(String, String)> {
     let text = |f: &Value, key: &str| f[key].as_str().unwrap().to_owned();
     let all = result["findings"].as_array().unwrap().iter();
-    all.filter(|f| f["name"] != "errors").map(|f| (text(f, "name"), text(f, "on"))).collect()
+    all.filter(|f| f["id"] != "errors").map(|f| (text(f, "id"), text(f, "object"))).collect()
 }
 
 #[track_caller]
@@ -317,7 +317,7 @@ fn limits_and_a_baseline_are_held_against_it() {
     }
     let kinds = |result: &Value| {
         let all = result["findings"].as_array().unwrap().iter();
-        all.map(|f| f["name"].as_str().unwrap().to_owned()).collect::<BTreeSet<String>>()
+        all.map(|f| f["id"].as_str().unwrap().to_owned()).collect::<BTreeSet<String>>()
     };
     let slow = verified(home.path(), url, 5, &with(&["--max-p95", "1us", "--min-rate", "1000000"]));
     assert_eq!(kinds(&slow), ["low_rate", "slow_operation"].map(str::to_owned).into());

@@ -231,7 +231,7 @@ fn a_byte_that_changes_on_the_way_is_found() {
     assert_eq!(others(&result, "passed"), [("download".to_owned(), "failed".to_owned())], "{result}");
     let findings = result["findings"].as_array().unwrap();
     let named: Vec<(&str, &str)> =
-        findings.iter().map(|f| (f["name"].as_str().unwrap(), f["on"].as_str().unwrap())).collect();
+        findings.iter().map(|f| (f["id"].as_str().unwrap(), f["object"].as_str().unwrap())).collect();
     let wanted = ["version 1: data/weights.json", "version 2: data/weights.json"].map(|on| ("changed_file", on));
     assert_eq!(named, wanted);
     assert_eq!((left(&server.url).0, left(&server.url).1), (vec![], vec![]));
@@ -296,7 +296,7 @@ fn other_parts_are_asked_and_a_server_that_is_not_there_is_told() {
     let said = Said::of(command(home.path(), "http://127.0.0.1:1", &[]).output().unwrap()).expect(8);
     assert_eq!(said.json()["error"]["kind"], "unreachable");
     // A plan makes nothing, and refuses what the run would refuse.
-    assert_eq!(verified_plan(home.path(), url, 0, &[])["result"]["planned"], true);
+    assert_eq!(verified_plan(home.path(), url, 0, &[])["result"]["done"], false);
     verified_plan(home.path(), "http://127.0.0.1:1", 8, &[]);
     verified_plan(home.path(), url, 7, &["--report", "/nowhere/page.md"]);
     assert!(

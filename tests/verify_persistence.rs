@@ -193,7 +193,7 @@ struct Seen(Value);
 impl Seen {
     fn kinds(&self, list: &str) -> Vec<&str> {
         let mut kinds: Vec<&str> =
-            self.0["result"][list].as_array().unwrap().iter().map(|f| f["name"].as_str().unwrap()).collect();
+            self.0["result"][list].as_array().unwrap().iter().map(|f| f["id"].as_str().unwrap()).collect();
         kinds.sort_unstable();
         kinds.dedup();
         kinds
@@ -210,7 +210,7 @@ impl Seen {
     #[track_caller]
     fn says(self, kind: &str, text: &str) -> Seen {
         let all = self.0["result"]["findings"].as_array().unwrap();
-        let said = |f: &Value| f["name"] == kind && format!("{} {}", f["on"], f["told"]).contains(text);
+        let said = |f: &Value| f["id"] == kind && format!("{} {}", f["object"], f["what"]).contains(text);
         assert!(all.iter().any(said), "{kind} {text}: {:#}", self.0);
         self
     }
@@ -606,7 +606,7 @@ fn an_upgrade_is_accepted_where_it_is_allowed_and_nothing_else() {
         let compare = ["compare", "--file", file, "--backend-store-uri", &store, "--frozen"];
         Seen(stack.verify(0, &compare)).found(&[]).evidence("digest the database", "rows at");
         let plan = stack.verify(0, &[&compare[..], &["--dry-run"]].concat());
-        assert_eq!((&plan["result"]["planned"], &plan["result"]["steps"]), (&true.into(), &serde_json::json!([])));
+        assert_eq!((&plan["result"]["done"], &plan["result"]["steps"]), (&false.into(), &serde_json::json!([])));
         for release in &releases[1..] {
             stack.stop();
             match &stack.database {

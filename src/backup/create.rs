@@ -127,7 +127,7 @@ impl Tally {
     fn unread(&mut self, address: String, why: String) {
         self.unreadable += 1;
         if self.unread.len() < manifest::NAMED {
-            self.unread.push(Unread { address, why });
+            self.unread.push(Unread { address, reason: why });
         }
     }
 }
@@ -214,8 +214,9 @@ impl Maker<'_> {
         let database = Database {
             archive,
             address: source.address,
-            engine: format!("{} {}", source.engine, source.version),
-            revision,
+            engine: source.engine.to_string(),
+            version: source.version,
+            revision_text: revision,
             tables: migrated.tables.iter().map(table).collect(),
         };
         Ok((database, Archive { file, _scratch: scratch }))

@@ -52,10 +52,12 @@ pub struct Database {
     pub archive: Part,
     /// The source's address, masked.
     pub address: String,
-    /// `SQLite 3.50.2`
+    /// `SQLite` or `PostgreSQL`.
     pub engine: String,
+    /// The engine's version.
+    pub version: String,
     /// `tracking acf3f17fdcc7 (MLflow 2.8.0 to 2.12.2)`
-    pub revision: String,
+    pub revision_text: String,
     /// Its tables.
     pub tables: Vec<Table>,
 }
@@ -96,7 +98,7 @@ pub struct Unread {
     /// Its address.
     pub address: String,
     /// Why.
-    pub why: String,
+    pub reason: String,
 }
 
 /// The artifacts of a backup.

@@ -119,7 +119,7 @@ impl References {
         match ArtifactAddress::parse(address) {
             ArtifactAddress::Placeholder => return Ok(()),
             ArtifactAddress::Elsewhere { shown, why } => {
-                self.note(Unread { address: shown, why: why.to_owned() });
+                self.note(Unread { address: shown, reason: why.to_owned() });
                 return Ok(());
             }
             _ => {}
@@ -138,7 +138,7 @@ impl References {
         };
         if !path.is_empty() && !crate::artifact::files::is_plain(&path) {
             let shown = ArtifactAddress::parse(address).to_string();
-            self.note(Unread { address: shown, why: "its path leads elsewhere".to_owned() });
+            self.note(Unread { address: shown, reason: "its path leads elsewhere".to_owned() });
             return Ok(());
         }
         ledger.refer(u32::try_from(root).unwrap_or(u32::MAX), &path)

@@ -9,6 +9,7 @@ use toml::Spanned;
 use toml::de::{DeValue, ValueDeserializer};
 
 use crate::domain::cleanup::rules::{self as cleanup, CleanupSettings};
+use crate::domain::count::counted;
 use crate::domain::failure::Failure;
 use crate::domain::health::settings::{Activity, Judgement, Metric, Probe, Registry};
 use crate::domain::health::sound::{self, Place, Sound, Wrong};
@@ -97,7 +98,7 @@ impl Sections {
             ("metric", self.metric.as_ref().map(|m| listed(m.iter().map(|m| m.name.as_str())))),
             ("probe", self.probe.as_ref().map(|p| listed(p.iter().map(|p| p.name.as_str())))),
             ("registry", self.registry.as_ref().map(|r| listed(r.production.iter().map(String::as_str)))),
-            ("cleanup", self.cleanup.as_ref().map(|c| format!("{} policies", c.policy.len()))),
+            ("cleanup", self.cleanup.as_ref().map(|c| counted(c.policy.len(), "policy"))),
             ("verify", self.verify.as_ref().map(|_| "concurrency".to_owned())),
             ("promote", self.promote.as_ref().map(|p| listed(p.models.keys().map(String::as_str)))),
             (

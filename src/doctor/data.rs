@@ -7,6 +7,7 @@ use super::finding::{Finding, Severity};
 use super::keys;
 use super::postgres::Case;
 use crate::domain::catalogue::TableDef;
+use crate::domain::count::counted;
 use crate::domain::step::{Phase, Step};
 use crate::store::postgres::mend;
 use crate::store::postgres::rows::{self, Condition, Found};
@@ -27,7 +28,7 @@ pub(super) fn look(
                 Ok(found) => {
                     // The keys of rows without a parent are told by the finding about them.
                     let first = if guard.what.starts_with("refer") { String::new() } else { shown(&found) };
-                    finding.cannot = Some(format!("{} {}{first}", counted(found.rows), guard.what));
+                    finding.cannot = Some(format!("{} {}{first}", counted(found.rows, "row"), guard.what));
                 }
                 Err(words) => finding.cannot = Some(format!("its rows cannot be checked: {words}")),
             }
@@ -130,11 +131,6 @@ impl Rows<'_> {
     }
 }
 
-/// `1 row`, `2 rows`.
-pub(super) fn counted(rows: u64) -> String {
-    if rows == 1 { "1 row".to_owned() } else { format!("{rows} rows") }
-}
-
 fn shown(found: &Found) -> String {
     if found.first.is_empty() { String::new() } else { format!(" (first: {})", found.first.join("; ")) }
 }
@@ -169,7 +165,7 @@ pub(super) fn lost_experiments(found: &Found, lost: &Found) -> Finding {
     Finding::new(Severity::Error, LOST_EXPERIMENTS, "runs.experiment_id")
         .what(format!(
             "{} of `runs` belong to {} experiments that are not there (ids {}{more})",
-            counted(found.rows),
+            counted(found.rows, "row"),
             lost.rows,
             lost.first.join(", ")
         ))
@@ -180,7 +176,7 @@ pub(super) fn lost_experiments(found: &Found, lost: &Found) -> Finding {
 /// Rows without their parent.
 pub(super) fn parentless(table: &str, columns: &[String], what: &str, found: &Found) -> Finding {
     Finding::new(Severity::Error, "rows-without-parent", format!("{table}.{}", columns.join(", ")))
-        .what(format!("{} {what}{}", counted(found.rows), shown(found)))
+        .what(format!("{} {what}{}", counted(found.rows, "row"), shown(found)))
         .breaks("MLflow shows them nowhere or fails on them, and they cannot be moved to another database")
         .cannot(PARENTLESS)
 }
@@ -190,7 +186,7 @@ pub(super) fn latest(old: Found, extra: Found, renew: Vec<Step>) -> Vec<Finding>
     let mut findings = Vec::new();
     if old.rows > 0 {
         let finding = Finding::new(Severity::Warning, "old-latest-metrics", "latest_metrics")
-            .what(format!("{} missing or not the last point of `metrics`{}", counted(old.rows), shown(&old)))
+            .what(format!("{} missing or not the last point of `metrics`{}", counted(old.rows, "row"), shown(&old)))
             .breaks("the run list, search and comparison show values that are not the last");
         findings.push(if renew.is_empty() {
             finding.cannot("a SQLite file is not written to here")
@@ -201,7 +197,7 @@ pub(super) fn latest(old: Found, extra: Found, renew: Vec<Step>) -> Vec<Finding>
     if extra.rows > 0 {
         findings.push(
             Finding::new(Severity::Warning, "extra-latest-metrics", "latest_metrics")
-                .what(format!("{} of which `metrics` has no point{}", counted(extra.rows), shown(&extra)))
+                .what(format!("{} of which `metrics` has no point{}", counted(extra.rows, "row"), shown(&extra)))
                 .breaks("the run list shows values that have no history")
                 .cannot("points of `metrics` are gone, and these rows are all that is left of them"),
         );
@@ -213,7 +209,7 @@ pub(super) fn latest(old: Found, extra: Found, renew: Vec<Step>) -> Vec<Finding>
 pub(super) fn deletion(found: &Found) -> Option<Finding> {
     (found.rows > 0).then(|| {
         Finding::new(Severity::Note, "active-in-deleted", "runs.lifecycle_stage")
-            .what(format!("{} are active in a deleted experiment{}", counted(found.rows), shown(found)))
+            .what(format!("{} are active in a deleted experiment{}", counted(found.rows, "row"), shown(found)))
             .breaks("they are seen by their id only; `mlflow gc` leaves them, and their experiment with them")
             .cannot("restore the experiment or delete the runs: only you know which")
     })

@@ -8,6 +8,7 @@ use super::postgres::was_mlflows_check;
 use super::{Depth, Diagnosis, data, leftovers};
 use crate::domain::address::shown;
 use crate::domain::catalogue::{Catalogue, TableDef};
+use crate::domain::count::counted;
 use crate::domain::examination::{Column, Rule, Table};
 use crate::domain::expression::canonical;
 use crate::domain::failure::Outcome;
@@ -94,7 +95,7 @@ fn look_at_rows(snapshot: &Snapshot, tables: &[Arc<TableDef>], findings: &mut Ve
             let first = rows.first.join("; ");
             findings.push(
                 Finding::new(Warning, "rows-break-rule", &broken.table)
-                    .what(format!("{}: each {} (first: {first})", data::counted(rows.rows), broken.what))
+                    .what(format!("{}: each {} (first: {first})", counted(rows.rows, "row"), broken.what))
                     .breaks("PostgreSQL refuses them")
                     .cannot("only you know what they should be"),
             );

@@ -10,6 +10,7 @@ pub mod condition;
 pub mod consent;
 pub mod copy_codec;
 pub mod copy_text;
+pub mod count;
 pub mod ddl;
 pub mod digest;
 pub mod examination;

@@ -12,7 +12,15 @@ pub enum Went {
 }
 
 impl Went {
-    /// The word for it.
+    /// The word for documents.
+    pub fn id(self) -> &'static str {
+        match self {
+            Went::Unset => "not_set",
+            other => other.word(),
+        }
+    }
+
+    /// The word for people.
     pub fn word(self) -> &'static str {
         match self {
             Went::Well => "ok",

@@ -141,7 +141,7 @@ fn newest(stack: &Stack, repository: &Repository, ids: &BTreeSet<String>) -> Out
                 break;
             }
             Ok(Some(Manifest { artifacts, .. })) if seen.partial.is_none() => {
-                let named = artifacts.unread.iter().take(NAMED).map(|one| format!("{}: {}", one.address, one.why));
+                let named = artifacts.unread.iter().take(NAMED).map(|one| format!("{}: {}", one.address, one.reason));
                 seen.partial = Some((id.clone(), artifacts.unreadable, named.collect()));
             }
             Ok(Some(_)) => {}

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
+use crate::domain::count::counted;
 use crate::domain::failure::{Failure, Outcome};
 use crate::domain::health::{Bound, Limits, Reading, Unit};
 use crate::domain::server::Connection;
@@ -148,9 +149,12 @@ async fn search(stack: &Stack, client: &Client) {
             let page = page.unwrap_or_default();
             let found = page.len();
             let _ = stack.shown.set(page);
-            stack.tell(Reading::ok(ready, format!("a search answers ({found} experiments on the first page)")));
+            stack.tell(Reading::ok(
+                ready,
+                format!("a search answers ({} on the first page)", counted(found, "experiment")),
+            ));
             let took = pages.exchange().map_or(0.0, |e| e.took.as_secs_f64());
-            stack.tell(timed(stack, latency, took, format!("a search for {found} experiments")));
+            stack.tell(timed(stack, latency, took, format!("a search for {}", counted(found, "experiment"))));
         }
         Err(trouble) => {
             let reading = broken(ready, &trouble);
@@ -202,7 +206,7 @@ async fn history(stack: &Stack, client: &Client) {
     }
     let client = client.within(stack.patience(Duration::MAX));
     stack.tell(match a_history(&client).await {
-        Ok(Some((took, points))) => timed(stack, id, took, format!("a history of {points} points")),
+        Ok(Some((took, points))) => timed(stack, id, took, format!("a history of {}", counted(points, "point"))),
         Ok(None) => Reading::ok(id, "none of the experiments looked at has a run with metrics"),
         Err(trouble) => unmeasured(id, &trouble),
     });

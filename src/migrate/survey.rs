@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use crate::domain::amend::{Amendments, Found, TableAmendments, address_places};
 use crate::domain::artifact_address;
 use crate::domain::cell::{Batch, Cell};
+use crate::domain::count::counted;
 use crate::domain::failure::{Failure, Outcome};
 use crate::domain::fit::{self, Misfit};
 use crate::domain::table::Shape;
@@ -40,7 +41,7 @@ impl Finding {
     /// One line for people.
     pub fn text(&self) -> String {
         let column = self.column.as_ref().map_or(String::new(), |c| format!(".{c}"));
-        let rows = if self.rows == 1 { "1 row".to_owned() } else { format!("{} rows", self.rows) };
+        let rows = counted(self.rows, "row");
         format!("`{}{column}` {} ({rows}; first: {}): {}", self.table, self.what, self.first.join("; "), self.advice)
     }
 }

@@ -71,7 +71,7 @@ impl Trial<'_> {
             let mut gate = gate::requirement(requirement, &value, values, self.nobody);
             let many = requirement.metrics().iter().find_map(|metric| own.several(metric));
             if let (Verdict::Refused, Some(names)) = (gate.verdict, many) {
-                gate.said = format!("{}; it was measured on several datasets: name one of {names}", gate.said);
+                gate.reason = format!("{}; it was measured on several datasets: name one of {names}", gate.reason);
             }
             gate
         };

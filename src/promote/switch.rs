@@ -131,7 +131,7 @@ async fn unchanged(client: &Client, plan: &Plan, asked: &Asked) -> Outcome<()> {
             match gates.into_iter().find(|gate| gate.verdict == Verdict::Refused) {
                 Some(gate) => Err(Failure::differs(format!(
                     "{model}: since the plan was made a gate says no ({}): {}; nothing was done",
-                    gate.asked, gate.said
+                    gate.asked, gate.reason
                 ))),
                 None => Ok(()),
             }

@@ -36,7 +36,7 @@ pub struct Manifest {
     schema: String,
     tool: String,
     /// When, RFC 3339.
-    made: String,
+    created: String,
     /// Version by version.
     pub versions: Vec<Stored>,
 }
@@ -149,7 +149,7 @@ pub fn download(prepared: Prepared, taken: &[Taken], ways: &Ways, made: &str, wo
         kept += counts.kept;
         versions.push(stored);
     }
-    let manifest = Manifest { schema: SCHEMA.to_owned(), tool: TOOL.to_owned(), made: made.to_owned(), versions };
+    let manifest = Manifest { schema: SCHEMA.to_owned(), tool: TOOL.to_owned(), created: made.to_owned(), versions };
     let mut text = serde_json::to_vec_pretty(&manifest).map_err(|e| Failure::internal(format!("{MANIFEST}: {e}")))?;
     text.push(b'\n');
     // All files last before the list says so.

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::human::{BAD, BOLD, CARE, GOOD, painted};
 use super::json::plan_value;
-use super::table::{bytes, grouped, seconds, table};
+use super::table::{bytes, counted, grouped, seconds, table};
 use crate::backup::create::Created;
 use crate::backup::manifest::{Artifacts, Database, Manifest, Scope};
 use crate::backup::prune;
@@ -21,10 +21,10 @@ const LISTED: usize = 20;
 pub(super) fn line(manifest: &Manifest) -> String {
     let artifacts = &manifest.artifacts;
     let what = format!(
-        "backup {}: {} runs, {} artifact files, {} new",
+        "backup {}: {}, {}, {} new",
         manifest.id,
-        grouped(manifest.database.rows("runs")),
-        grouped(artifacts.files),
+        counted(manifest.database.rows("runs"), "run"),
+        counted(artifacts.files, "artifact file"),
         bytes(manifest.new_bytes())
     );
     match artifacts.unreadable {
@@ -44,7 +44,7 @@ fn unread_as(manifest: &Manifest, what: &str) -> String {
     }
     let mut out = format!("\n{}\n", painted(BAD, &format!("{} {what}:", artifacts.unreadable)));
     for one in artifacts.unread.iter().take(LISTED) {
-        out.push_str(&format!("  {}: {}\n", one.address, one.why));
+        out.push_str(&format!("  {}: {}\n", one.address, one.reason));
     }
     let left = artifacts.unreadable.saturating_sub(LISTED.min(artifacts.unread.len()) as u64);
     if left > 0 {
@@ -54,28 +54,28 @@ fn unread_as(manifest: &Manifest, what: &str) -> String {
 }
 
 fn database_line(database: &Database) -> String {
-    format!("{} ({}, {})", database.address, database.engine, bytes(database.archive.bytes))
+    format!("{} ({} {}, {})", database.address, database.engine, database.version, bytes(database.archive.bytes))
 }
 
 /// What a backup holds, line by line.
 fn contents(manifest: &Manifest) -> String {
     let (artifacts, database) = (&manifest.artifacts, &manifest.database);
     let mut out = format!("  database   {}\n", database_line(database));
-    out.push_str(&format!("             {}\n", database.revision));
+    out.push_str(&format!("             {}\n", database.revision_text));
     out.push_str(&format!(
-        "             {} experiments, {} runs, {} registered models, {} model versions\n",
-        grouped(database.rows("experiments")),
-        grouped(database.rows("runs")),
-        grouped(database.rows("registered_models")),
-        grouped(database.rows("model_versions"))
+        "             {}, {}, {}, {}\n",
+        counted(database.rows("experiments"), "experiment"),
+        counted(database.rows("runs"), "run"),
+        counted(database.rows("registered_models"), "registered model"),
+        counted(database.rows("model_versions"), "model version")
     ));
     if let Some(auth) = &manifest.auth {
         out.push_str(&format!("  basic-auth {}\n", database_line(auth)));
     }
     out.push_str(&format!(
-        "  artifacts  {} ({} files, {}; stored {})\n",
+        "  artifacts  {} ({}, {}; stored {})\n",
         artifacts.scope.word(),
-        grouped(artifacts.files),
+        counted(artifacts.files, "file"),
         bytes(artifacts.bytes),
         bytes(artifacts.stored)
     ));
@@ -101,9 +101,9 @@ pub(super) fn created(created: &Created, pruned: Option<(&prune::Plan, bool)>) -
     let mut out = format!("{} as {} in {}\n", painted(style, word), manifest.id, created.place);
     out.push_str(&contents(manifest));
     out.push_str(&format!(
-        "  read {} files, stored {} new contents; the place grew by {} in {}\n",
-        grouped(manifest.artifacts.read),
-        grouped(manifest.artifacts.new_files),
+        "  read {}, stored {}; the place grew by {} in {}\n",
+        counted(manifest.artifacts.read, "file"),
+        counted(manifest.artifacts.new_files, "new content"),
         bytes(manifest.new_bytes()),
         seconds(created.took)
     ));
@@ -195,7 +195,7 @@ fn state(manifest: &Manifest) -> String {
 }
 
 pub(super) fn list_value(listed: &[Listed]) -> Value {
-    listed.iter().map(one_value).collect()
+    json!({"backups": listed.iter().map(one_value).collect::<Vec<_>>()})
 }
 
 fn one_value(one: &Listed) -> Value {
@@ -240,10 +240,10 @@ pub(super) fn verified(all: &[Verified], wanted: &Wanted) -> String {
                 if one.seen > 0 { format!(", {} more seen to be there", grouped(one.seen)) } else { String::new() };
             let drill = if wanted.drill.is_some() { ", restored into a scratch database and equal there" } else { "" };
             out.push_str(&format!(
-                "{} {}: database{drill}; {} contents read ({}){seen}\n",
+                "{} {}: database{drill}; {} read ({}){seen}\n",
                 painted(GOOD, "Sound"),
                 one.id,
-                grouped(contents),
+                counted(contents, "content"),
                 bytes(stored)
             ));
         } else {
@@ -291,13 +291,14 @@ pub(super) fn pruned(plan: &prune::Plan, really: bool) -> String {
         .iter()
         .map(|d| vec![d.id.clone(), if d.kept { "kept" } else { "goes" }.to_owned(), d.reasons.join(", ")])
         .collect();
-    let mut out = table(&["id", "", "why"], rows, &[]);
+    let mut out = table(&["backup", "state", "reason"], rows, &[]);
     for id in &plan.unfinished {
         out.push_str(&format!("{id}  goes  it was never finished\n"));
     }
     out.push_str(&format!("Limits: {}\n", rules(&plan.rules)));
     let backups = plan.removed().count() + plan.unfinished.len();
-    let what = format!("{backups} backups and {} contents, {}", grouped(plan.contents), bytes(plan.bytes));
+    let what =
+        format!("{} and {}, {}", counted(backups, "backup"), counted(plan.contents, "content"), bytes(plan.bytes));
     if really {
         out.push_str(&format!("Removed {what}.\n"));
     } else if plan.is_empty() {
@@ -338,7 +339,7 @@ pub(super) fn pruned_value(plan: &prune::Plan, really: bool) -> Value {
     let rule = |r: &Rule| json!({"rule": r.name, "value": r.text, "origin": origin(r)});
     let rules: Vec<Value> = plan.rules.iter().map(rule).collect();
     json!({
-        "removed": really, "rules": rules, "backups": decisions, "unfinished": plan.unfinished, "contents": plan.contents,
+        "done": really, "rules": rules, "backups": decisions, "unfinished": plan.unfinished, "contents": plan.contents,
         "bytes": plan.bytes,
     })
 }
@@ -393,6 +394,7 @@ fn chosen_value(chosen: Option<&Chosen>) -> Value {
 
 pub(super) fn restore_plan_value(ready: &Ready) -> Value {
     json!({
+        "done": false,
         "backup": ready.manifest.id,
         "artifacts": files_value(&ready.files),
         "chosen": chosen_value(ready.database.plan.applied.chosen.as_ref()),
@@ -452,6 +454,7 @@ pub(super) fn restored(restored: &Restored) -> String {
 
 pub(super) fn restored_value(restored: &Restored) -> Value {
     json!({
+        "done": true,
         "backup": restored.manifest.id,
         "complete": restored.manifest.complete,
         "artifacts": files_value(&restored.files),

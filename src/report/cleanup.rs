@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::human::{BAD, BOLD, CARE, GOOD, painted};
 use super::json::time;
-use super::table::{bytes, grouped, table};
+use super::table::{bytes, counted, grouped, table};
 use super::{cleanup_orphans, cleanup_purge};
 use crate::cleanup::batch::Done;
 use crate::cleanup::gather::OldRun;
@@ -102,6 +102,21 @@ pub(super) fn so_far(it: &Cleanup) -> String {
 }
 
 /// The document of a clean-up.
+/// As one entry of several: with what it is.
+fn entry_value(it: &Cleanup) -> Value {
+    let kind = match it {
+        Cleanup::Old(old) => match old.plan {
+            Plan::Experiments(_) => "experiments",
+            Plan::Runs(_) => "runs",
+        },
+        Cleanup::PurgePlan(_) | Cleanup::Purged(_) => "purge",
+        Cleanup::Orphans(_) | Cleanup::Swept(_) => "orphans",
+    };
+    let mut value = cleanup_value(it);
+    super::json::merge(&mut value, json!({"kind": kind}));
+    value
+}
+
 pub(super) fn cleanup_value(it: &Cleanup) -> Value {
     match it {
         Cleanup::Old(old) => cleaned_value(old),
@@ -185,20 +200,20 @@ pub(super) fn batches(batches: &[(Told, Batched)]) -> String {
     let row = |(told, batched): &(Told, Batched)| {
         let left = match (batched.experiments.len(), batched.runs.len()) {
             (0, 0) => "nothing".to_owned(),
-            (0, runs) => format!("{} runs", grouped(runs as u64)),
-            (experiments, _) => format!("{} experiments", grouped(experiments as u64)),
+            (0, runs) => counted(runs, "run"),
+            (experiments, _) => counted(experiments, "experiment"),
         };
         vec![told.id.clone(), told.started.clone(), told.target.clone(), left]
     };
-    table(&["batch", "time", "server", "can be put back"], batches.iter().map(row).collect(), &[])
+    table(&["batch", "started", "server", "can be put back"], batches.iter().map(row).collect(), &[])
 }
 
 pub(super) fn undone(id: &str, undone: &Undone) -> String {
     let style = if undone.failed.is_empty() { GOOD } else { CARE };
     let mut out = format!(
-        "{} {} experiments and {} runs of batch {id}",
+        "{} {} and {} of batch {id}",
         painted(style, "Put back"),
-        grouped(undone.experiments.len() as u64),
+        counted(undone.experiments.len(), "experiment"),
         grouped(undone.runs.len() as u64)
     );
     if undone.active > 0 {
@@ -252,19 +267,20 @@ fn one_value(plan: &Plan) -> Value {
 fn cleaned_value(cleaned: &Cleaned) -> Value {
     let mut value = one_value(&cleaned.plan);
     let more = json!({
+        "done": cleaned.done.is_some(),
         "batch": cleaned.done.as_ref().map(|_| &cleaned.id),
         "bytes": cleaned.sizes.map(|s| s.bytes),
         "uncounted": cleaned.sizes.map(|s| s.uncounted),
         "deleted": cleaned.done.as_ref().map(|done| &done.deleted),
         "left": cleaned.done.as_ref().map(|done| pairs(&done.left)),
-        "failed": cleaned.done.as_ref().map(|done| pairs(&done.failed)),
+        "failures": cleaned.done.as_ref().map(|done| pairs(&done.failed)),
     });
     super::json::merge(&mut value, more);
     value
 }
 
 pub(super) fn by_policy_value(all: &[Cleanup]) -> Value {
-    json!({"policies": all.iter().map(cleanup_value).collect::<Vec<_>>()})
+    json!({"policies": all.iter().map(entry_value).collect::<Vec<_>>()})
 }
 
 fn pairs(list: &[(String, String)]) -> Value {
@@ -286,6 +302,6 @@ pub(super) fn undone_value(id: &str, undone: &Undone) -> Value {
     let experiments: Vec<Value> = undone.experiments.iter().map(|(id, name)| json!({"id": id, "name": name})).collect();
     json!({
         "batch": id, "runs": undone.runs, "experiments": experiments, "deleted_again": undone.deleted_again,
-        "active": undone.active, "failed": pairs(&undone.failed),
+        "active": undone.active, "failures": pairs(&undone.failed),
     })
 }

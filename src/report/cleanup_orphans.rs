@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::human::{BAD, BOLD, CARE, GOOD, painted};
 use super::json::time;
-use super::table::{bytes, grouped, line, seconds, table};
+use super::table::{bytes, counted, grouped, line, seconds, table};
 use crate::cleanup::list::Told;
 use crate::cleanup::orphans::{Plan, PutBack, Sum, Swept};
 use crate::domain::address::shown;
@@ -17,10 +17,6 @@ const LISTED: usize = 20;
 
 fn at(milliseconds: i64) -> Option<String> {
     jiff::Timestamp::from_millisecond(milliseconds).ok().map(time)
-}
-
-fn counted(count: u64, one: &str) -> String {
-    format!("{} {one}{}", grouped(count), if count == 1 { "" } else { "s" })
 }
 
 fn sum(sum: Sum) -> String {
@@ -198,14 +194,14 @@ fn sum_value(sum: Sum) -> Value {
 }
 
 fn told_value(told: &Told) -> Value {
-    let named: Vec<Value> = told.named.iter().map(|(path, why)| json!({"path": path, "why": why})).collect();
+    let named: Vec<Value> = told.named.iter().map(|(path, why)| json!({"path": path, "reason": why})).collect();
     json!({"total": told.total, "named": named})
 }
 
 /// The document of a plan.
 pub(super) fn plan_value(plan: &Plan) -> Value {
     let place = |found: &Found| {
-        json!({"kind": found.kind.word(), "id": found.id, "path": found.path, "files": found.files, "bytes": found.bytes,
+        json!({"kind": found.kind.id(), "id": found.id, "path": found.path, "files": found.files, "bytes": found.bytes,
                "newest": at(found.newest)})
     };
     let gone: Vec<Value> = plan.gone.named.iter().map(|(what, place)| json!({"what": what, "place": place})).collect();
@@ -218,7 +214,7 @@ pub(super) fn plan_value(plan: &Plan) -> Value {
     json!({
         "done": false,
         "database": plan.database,
-        "revision": plan.revision,
+        "revision_text": plan.revision,
         "artifact_root": plan.request.root.as_ref().map(ToString::to_string),
         "with_row": sum_value(plan.known),
         "orphans": sum_value(plan.all_orphans()),

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::human::{BAD, BOLD, CARE, GOOD, painted};
-use super::table::{bytes, grouped, line, seconds, table};
+use super::table::{bytes, counted, grouped, line, seconds, table};
 use crate::cleanup::list::{List, Stays};
 use crate::cleanup::purge::{Plan, Purged};
 use crate::domain::address::shown;
@@ -13,14 +13,9 @@ use crate::engine::purge::Counts;
 /// What is listed on the terminal; all that is known stands in the document.
 const LISTED: usize = 20;
 
-fn plural(kind: Root, count: u64) -> String {
-    let s = if count == 1 { "" } else { "s" };
-    format!("{} {}{s}", grouped(count), kind.word())
-}
-
 fn things(all: impl IntoIterator<Item = (Root, u64)>) -> String {
     let some = all.into_iter().filter(|(_, count)| *count > 0);
-    let words: Vec<String> = some.map(|(kind, count)| plural(kind, count)).collect();
+    let words: Vec<String> = some.map(|(kind, count)| counted(count, kind.word())).collect();
     if words.is_empty() { "nothing".to_owned() } else { words.join(", ") }
 }
 
@@ -68,7 +63,7 @@ fn named(plan: &Plan) -> String {
 /// What one that ended early has removed, in a sentence.
 pub(super) fn so_far(it: &Purged) -> String {
     let gone = things(it.gone.iter().map(|(k, n)| (*k, *n)));
-    format!("so far {gone} are gone, with {} files; the next purge goes on", grouped(it.files))
+    format!("so far {gone} are gone, with {}; the next purge goes on", counted(it.files, "file"))
 }
 
 fn head(plan: &Plan) -> String {
@@ -119,13 +114,16 @@ pub(super) fn purged(it: &Purged) -> String {
             0 => String::new(),
             n => format!("; {} had no file", grouped(n)),
         };
-        format!("  artifacts  {} files, {}{none}\n", grouped(it.files), bytes(it.bytes))
+        format!("  artifacts  {}, {}{none}\n", counted(it.files, "file"), bytes(it.bytes))
     } else {
         "  artifacts  none: the files stay\n".to_owned()
     });
     if let Some(kept) = &it.kept {
         let file = shown(&kept.file);
-        out.push_str(&format!("  kept       {file} ({} rows): `mlops migrate import` reads it\n", grouped(kept.rows)));
+        out.push_str(&format!(
+            "  kept       {file} ({}): `mlops migrate import` reads it\n",
+            counted(kept.rows, "row")
+        ));
     }
     if it.spared > 0 {
         let spared = grouped(it.spared);
@@ -152,7 +150,7 @@ pub(super) fn purged(it: &Purged) -> String {
 
 fn list_value(list: &List<Stays>) -> Value {
     let named: Vec<Value> =
-        list.named.iter().map(|s| json!({"kind": s.kind.word(), "id": s.id, "why": s.why})).collect();
+        list.named.iter().map(|s| json!({"kind": s.kind.id(), "id": s.id, "reason": s.why})).collect();
     json!({"total": list.total, "named": named})
 }
 
@@ -173,16 +171,16 @@ fn things_value(all: impl IntoIterator<Item = (Root, u64)>) -> Value {
 /// The document of a plan.
 pub(super) fn plan_value(plan: &Plan) -> Value {
     let mut value = json!({
-        "removed": false,
+        "done": false,
         "database": plan.database,
-        "revision": plan.revision,
-        "artifacts": plan.request.artifacts,
+        "revision_text": plan.revision,
+        "with_artifacts": plan.request.artifacts,
         "bytes": plan.bytes.map(|(bytes, _)| bytes),
-        "bytes_whole": plan.bytes.map(|(_, whole)| whole),
+        "bytes_complete": plan.bytes.map(|(_, whole)| whole),
         "rows": plan.rows,
         "protected": list_value(&plan.protected),
         "stuck": list_value(&plan.stuck),
-        "named": plan.named.iter().map(|(kind, id)| json!({"kind": kind.word(), "id": id})).collect::<Vec<_>>(),
+        "named": plan.named.iter().map(|(kind, id)| json!({"kind": kind.id(), "id": id})).collect::<Vec<_>>(),
     });
     super::json::merge(&mut value, things_value(plan.things.iter().copied()));
     value
@@ -194,12 +192,12 @@ pub(super) fn purged_value(it: &Purged) -> Value {
     super::json::merge(
         &mut value,
         json!({
-            "removed": true,
+            "done": true,
             "rows": it.rows,
             "cleared": it.cleared,
             "files": it.files,
             "bytes": it.bytes,
-            "bytes_whole": true,
+            "bytes_complete": true,
             "failures": list_value(&it.failures),
             "restored_without_files": list_value(&it.bereft),
             "without_files": it.without_files,

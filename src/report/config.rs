@@ -26,7 +26,8 @@ pub(super) fn settings_text(settings: &[Setting]) -> String {
 }
 
 pub(super) fn settings_value(settings: &[Setting]) -> Value {
-    settings.iter().map(|s| json!({"key": s.key, "value": s.value, "origin": origin(s)})).collect()
+    let one = |s: &Setting| json!({"key": s.key, "value": s.value, "origin": origin(s)});
+    json!({"settings": settings.iter().map(one).collect::<Vec<_>>()})
 }
 
 fn file_told(file: Option<&Path>) -> String {
@@ -58,7 +59,7 @@ pub(super) fn tried_text(file: Option<&Path>, tried: &[Tried]) -> String {
 }
 
 pub(super) fn tried_value(file: Option<&Path>, tried: &[Tried]) -> Value {
-    let one = |t: &Tried| json!({"key": t.key, "status": t.went.word(), "message": t.told, "hint": t.hint});
+    let one = |t: &Tried| json!({"key": t.key, "status": t.went.id(), "message": t.told, "hint": t.hint});
     json!({"file": file.map(shown), "settings": tried.iter().map(one).collect::<Vec<_>>()})
 }
 

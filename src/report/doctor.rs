@@ -1,14 +1,10 @@
 //! What the doctor found, for people.
 
 use super::human::{BAD, BOLD, CARE, GOOD, painted};
+use super::table::counted;
 use super::table::table;
 use crate::doctor::finding::{Finding, Severity};
 use crate::doctor::{Diagnosis, Mended};
-
-/// `1 error`, `2 errors`.
-fn counted(number: usize, word: &str) -> String {
-    if number == 1 { format!("1 {word}") } else { format!("{number} {word}s") }
-}
 
 fn head(diagnosis: &Diagnosis) -> String {
     let mut out = format!("{}\n", painted(BOLD, &diagnosis.address));

@@ -3,7 +3,7 @@
 use anstyle::{AnsiColor, Style};
 
 use super::config;
-use super::table::{bytes, grouped, seconds, table};
+use super::table::{bytes, counted, grouped, seconds, table};
 use super::{Result, health, init_view, models};
 use super::{backup, cleanup, cleanup_orphans, doctor, promote, verify};
 use crate::demo::Shown;
@@ -198,7 +198,7 @@ fn rows_table(tables: &[(String, u64)]) -> String {
     let empty = tables.len() - rows.len();
     let mut out = table(&["table", "rows"], rows, &[1]);
     if empty > 0 {
-        out.push_str(&format!(" and {empty} tables without rows\n"));
+        out.push_str(&format!(" and {} without rows\n", counted(empty, "table")));
     }
     out
 }
@@ -223,7 +223,7 @@ fn migrated_text(migrated: &Migrated) -> String {
     let empty = migrated.tables.len() - rows.len();
     out.push_str(&table(&["table", "rows", "digest", "target"], rows, &[1]));
     if empty > 0 {
-        out.push_str(&format!(" and {empty} tables without rows\n"));
+        out.push_str(&format!(" and {} without rows\n", counted(empty, "table")));
     }
     out.push_str(&left_out_text(&plan.left_out));
     // Which addresses there are was for the plan; what was done with them is for here.
@@ -279,10 +279,10 @@ fn compared_text(compared: &Compared) -> String {
             ]
         })
         .collect();
-    out.push_str(&table(&["table", "source rows", "target rows", "digest", ""], rows, &[1, 2]));
+    out.push_str(&table(&["table", "source rows", "target rows", "digest", "verdict"], rows, &[1, 2]));
     let empty = compared.tables.len() - worth.len();
     if empty > 0 {
-        out.push_str(&format!(" and {empty} tables without rows on both sides\n"));
+        out.push_str(&format!(" and {} without rows on both sides\n", counted(empty, "table")));
     }
     out.push_str(&left_out_text(&compared.left_out));
     let differing: String = compared.tables.iter().filter(|t| !t.equal()).map(difference_lines).collect();

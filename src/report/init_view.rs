@@ -36,7 +36,10 @@ pub(super) fn text(plan: &Plan) -> String {
     }
     let cells =
         |s: &Step| vec![s.part.word().to_owned(), s.name.clone(), word(s, plan.done).to_owned(), s.detail.clone()];
-    out.push_str(&format!("\n{}", table(&["", "name", "", "what it is"], plan.steps.iter().map(cells).collect(), &[])));
+    out.push_str(&format!(
+        "\n{}",
+        table(&["part", "name", "state", "what it is"], plan.steps.iter().map(cells).collect(), &[])
+    ));
     if !plan.done && !plan.complete() {
         out.push_str("\nThe SQL of it (--print: as a script for psql):\n");
         for sql in plan.steps.iter().filter(|s| s.state != State::There).flat_map(|s| &s.sql) {

@@ -75,7 +75,7 @@ fn value(result: &Result<'_>) -> Value {
         Result::Migrated(migrated) => migrated_value(migrated),
         Result::Rehearsed(migrated) => {
             let mut value = migrated_value(migrated);
-            merge(&mut value, json!({"rehearsal": true, "next": null}));
+            merge(&mut value, json!({"rehearsal": true, "done": false, "next": null}));
             value
         }
         Result::Compared(compared) => compared_value(compared),
@@ -137,12 +137,13 @@ fn revisions(list: &[(String, String)]) -> Value {
 
 pub(super) fn plan_value(plan: &Plan) -> Value {
     let existing = match &plan.existing {
-        Existing::Nothing => json!({"is": "empty"}),
-        Existing::FreshServer(n) => json!({"is": "fresh_server", "tables": n}),
-        Existing::MovedTo(schema, n) => json!({"is": "replaced", "tables": n, "kept_in": schema}),
+        Existing::Nothing => json!({"state": "empty"}),
+        Existing::FreshServer(n) => json!({"state": "fresh_server", "tables": n}),
+        Existing::MovedTo(schema, n) => json!({"state": "replaced", "tables": n, "kept_in": schema}),
     };
     json!({
         "id": plan.id,
+        "done": false,
         "source": end(&plan.source),
         "target": end(&plan.target),
         "revisions": revisions(&plan.revisions),
@@ -168,7 +169,7 @@ fn applied(applied: &Applied) -> Value {
     let addresses = applied.addresses.iter().map(
         |(form, (all, rewritten))| json!({"place": form.place, "form": form.form, "rows": all, "rewritten": rewritten}),
     );
-    let aside = applied.aside.iter().map(|a| json!({"table": a.table, "why": a.why, "rows": a.rows}));
+    let aside = applied.aside.iter().map(|a| json!({"table": a.table, "reason": a.why, "rows": a.rows}));
     json!({
         "surveyed": applied.surveyed,
         "widened": widened.collect::<Vec<_>>(),
@@ -186,7 +187,7 @@ fn applied(applied: &Applied) -> Value {
 fn finding(finding: &Finding) -> Value {
     json!({
         "table": finding.table, "column": finding.column, "what": finding.what,
-        "rows": finding.rows, "first": finding.first, "advice": finding.advice,
+        "rows": finding.rows, "first": finding.first, "hint": finding.advice,
     })
 }
 
@@ -213,6 +214,7 @@ pub(super) fn migrated_value(migrated: &Migrated) -> Value {
     merge(
         &mut value,
         json!({
+            "done": true,
             "tables": tables,
             "verified": migrated.verified,
             "milliseconds": migrated.took.as_millis() as u64,
@@ -322,7 +324,7 @@ fn demo_value(shown: &Shown) -> Value {
     json!({
         "sample": {"rows": shown.rows, "bytes": shown.bytes, "milliseconds": shown.took.as_millis() as u64},
         "migration": shown.migrated.as_ref().map(migrated_value),
-        "remarks": shown.remarks,
+        "notes": shown.remarks,
     })
 }
 

@@ -16,16 +16,16 @@ fn verdict_word(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Passed => "passed",
         Verdict::Refused => "REFUSED",
-        Verdict::NotAsked => "not asked",
+        Verdict::Skipped => "skipped",
     }
 }
 
 fn gates(gates: &[Gate]) -> String {
     let rows = gates
         .iter()
-        .map(|g| vec![verdict_word(g.verdict).to_owned(), g.gate.clone(), g.asked.clone(), g.said.clone()])
+        .map(|g| vec![verdict_word(g.verdict).to_owned(), g.gate.clone(), g.asked.clone(), g.reason.clone()])
         .collect();
-    table(&["gate", "", "asks", "says"], rows, &[])
+    table(&["verdict", "gate", "asks", "reason"], rows, &[])
 }
 
 fn steps(plan: &Plan) -> String {
@@ -278,7 +278,7 @@ pub(super) fn history_value(history: &History) -> Value {
             let mut value = serde_json::to_value(&told.record).unwrap_or_default();
             super::json::merge(
                 &mut value,
-                json!({"to": told.record.to.to_string(), "by_tags": told.by_tags, "by_log": told.by_log}),
+                json!({"at": super::json::time(told.record.at), "to": told.record.to.to_string(), "by_tags": told.by_tags, "by_log": told.by_log}),
             );
             value
         })

@@ -1,11 +1,30 @@
-//! Tables and numbers for people.
+//! Tables, lines and numbers for people.
 
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+
+pub(super) use crate::domain::count::{counted, grouped};
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
-/// A table without lines: a head, rows, and the columns whose cells are numbers.
+/// Lines of sentences end here where no terminal says how wide it is.
+const WIDTH: usize = 100;
+/// Nobody reads lines that are wider, and narrower ones hold no word.
+const TERMINALS: core::ops::RangeInclusive<usize> = 40..=200;
+
+/// The width of the terminal that is printed to; `None`: it is none, and a line is as long as it has to be.
+fn terminal() -> Option<usize> {
+    let columns = rustix::termios::tcgetwinsize(std::io::stdout()).ok()?.ws_col;
+    // A terminal that does not know its size says 0.
+    (columns > 0).then(|| usize::from(columns).clamp(*TERMINALS.start(), *TERMINALS.end()))
+}
+
+/// A table without lines: a head, rows, and the columns whose cells are numbers. On a terminal it is as wide as that at
+/// most, and what is longer is broken within its cell; elsewhere a row is a line.
 pub(super) fn table(head: &[&str], rows: Vec<Vec<String>>, numbers: &[usize]) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled).set_header(head.to_vec());
+    if let Some(width) = terminal().and_then(|w| u16::try_from(w).ok()) {
+        table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
+    }
     for row in rows {
         table.add_row(row);
     }
@@ -18,22 +37,66 @@ pub(super) fn table(head: &[&str], rows: Vec<Vec<String>>, numbers: &[usize]) ->
     format!("{}\n", lines.join("\n"))
 }
 
+/// Where lines of sentences end.
+pub(super) fn width() -> usize {
+    terminal().unwrap_or(WIDTH)
+}
+
+/// The text in lines that end before [`width`], all but the first of them behind so many spaces.
+pub(super) fn hung(text: &str, indent: usize) -> String {
+    let room = width().saturating_sub(indent).max(20);
+    let mut out = String::new();
+    let mut used = 0;
+    let fresh = |out: &mut String| out.push_str(&format!("\n{:indent$}", ""));
+    for word in words(text, room) {
+        let width = word.width();
+        if used > 0 && used + 1 + width > room {
+            fresh(&mut out);
+            used = 0;
+        } else if used > 0 {
+            out.push(' ');
+            used += 1;
+        }
+        if width <= room {
+            out.push_str(&word);
+            used += width;
+            continue;
+        }
+        for c in word.chars() {
+            let width = c.width().unwrap_or(0);
+            if used + width > room {
+                fresh(&mut out);
+                used = 0;
+            }
+            out.push(c);
+            used += width;
+        }
+    }
+    out
+}
+
+/// What stays on one line: words, and commands between backticks as far as they fit.
+fn words(text: &str, room: usize) -> Vec<String> {
+    let mut words: Vec<String> = Vec::new();
+    let mut open = false;
+    for word in text.split(' ') {
+        match words.last_mut() {
+            Some(last) if open && last.width() + 1 + word.width() <= room => last.push_str(&format!(" {word}")),
+            _ => words.push(word.to_owned()),
+        }
+        open ^= word.matches('`').count() % 2 == 1;
+    }
+    words
+}
+
+/// The text [`hung`] on a terminal, and elsewhere in one line: whoever searches a log finds all of it in there.
+pub(super) fn folded(text: &str, indent: usize) -> String {
+    if terminal().is_some() { hung(text, indent) } else { text.to_owned() }
+}
+
 /// A text from outside in one line.
 pub(super) fn line(text: &str) -> String {
     text.chars().flat_map(|c| if c.is_control() { c.escape_debug().collect::<Vec<_>>() } else { vec![c] }).collect()
-}
-
-/// `1234567` as `1,234,567`.
-pub(super) fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut out = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
 }
 
 /// Bytes in the unit that leaves a short number.
@@ -66,10 +129,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_for_people() {
-        assert_eq!(grouped(0), "0");
-        assert_eq!(grouped(999), "999");
-        assert_eq!(grouped(1_234_567), "1,234,567");
+    fn lines_end_in_time_and_lose_nothing() {
+        let text = format!("one two {} three 東京東京 {}", "x".repeat(150), "word ".repeat(40).trim_end());
+        let hung = hung(&text, 60);
+        assert!(hung.lines().all(|l| l.width() <= WIDTH), "{hung}");
+        assert!(hung.lines().skip(1).all(|l| l.starts_with(&" ".repeat(60))), "{hung}");
+        let squeezed = |t: &str| t.split_whitespace().collect::<String>();
+        assert_eq!(squeezed(&hung), squeezed(&text));
+    }
+
+    #[test]
+    fn sizes_and_times_for_people() {
         assert_eq!(bytes(512), "512 B");
         assert_eq!(bytes(254 << 20), "254.0 MiB");
         assert_eq!(seconds(std::time::Duration::from_millis(61_500)), "1 min 1 s");

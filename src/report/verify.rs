@@ -5,13 +5,15 @@ use serde_json::{Map, Value, json};
 use super::health::markdown::{code, escaped, prose};
 use super::human::{BAD, BOLD, CARE, GOOD, painted};
 use super::json::time;
-use super::table::{grouped, seconds, table};
+use super::table::{counted, folded, grouped, seconds, table};
 use crate::TOOL;
 use crate::domain::harmless::{line, short};
 use crate::domain::verify::account::{Account, Conclusion, Figures, Finding, Step, Verdict};
 
 /// Lines of a list on the terminal; documents and the page have all.
 const LISTED: usize = 50;
+/// Notes of one kind on the terminal.
+const OF_A_KIND: usize = 3;
 /// Characters of a step's evidence on the terminal.
 const WIDE: usize = 160;
 
@@ -53,10 +55,8 @@ fn sentence(account: &Account) -> (&'static str, String) {
     if skipped > 0 {
         parts.push(format!("{skipped} skipped"));
     }
-    match account.findings.len() {
-        0 => {}
-        1 => parts.push("1 finding".to_owned()),
-        n => parts.push(format!("{} findings", grouped(n as u64))),
+    if !account.findings.is_empty() {
+        parts.push(counted(account.findings.len(), "finding"));
     }
     let rest = parts.join(", ");
     match account.conclusion() {
@@ -79,7 +79,7 @@ fn listed(title: &str, style: anstyle::Style, list: &[String]) -> String {
     }
     let mut out = format!("\n{}\n", painted(style, title));
     for entry in list.iter().take(LISTED) {
-        out.push_str(&format!("  {}\n", line(entry)));
+        out.push_str(&format!("  {}\n", folded(&line(entry), 4)));
     }
     if list.len() > LISTED {
         out.push_str(&format!("  and {} more: --output json has all\n", list.len() - LISTED));
@@ -99,7 +99,26 @@ fn figures_text(figures: &Figures) -> String {
 
 fn finding_text(finding: &Finding) -> String {
     let hint = finding.hint.as_ref().map_or(String::new(), |hint| format!(" - {}", line(hint)));
-    format!("{}, {}: {}{hint}", finding.name, finding.on, finding.told)
+    format!("{}, {}: {}{hint}", finding.id, finding.object, finding.what)
+}
+
+/// The first of each kind: a busy server has new runs by the hundred.
+fn of_each_kind(noted: &[Finding]) -> Vec<String> {
+    let mut kinds: Vec<(&str, Vec<&Finding>)> = Vec::new();
+    for note in noted {
+        match kinds.iter_mut().find(|(id, _)| *id == note.id) {
+            Some((_, list)) => list.push(note),
+            None => kinds.push((&note.id, vec![note])),
+        }
+    }
+    let mut lines = Vec::new();
+    for (id, list) in kinds {
+        lines.extend(list.iter().take(OF_A_KIND).map(|note| finding_text(note)));
+        if let more @ 1.. = list.len().saturating_sub(OF_A_KIND) {
+            lines.push(format!("{id}: {more} more, --output json has all"));
+        }
+    }
+    lines
 }
 
 fn counts_text(account: &Account) -> String {
@@ -108,7 +127,7 @@ fn counts_text(account: &Account) -> String {
     }
     let counts: Vec<String> =
         account.counts.iter().map(|(name, n)| format!("{} {}", words(name), grouped(*n))).collect();
-    format!("\n{}\n", counts.join(", "))
+    format!("\n{}\n", folded(&counts.join(", "), 0))
 }
 
 fn plan(account: &Account) -> String {
@@ -132,21 +151,21 @@ pub(super) fn text(account: &Account) -> String {
     if !account.steps.is_empty() {
         let row = |s: &Step| vec![s.name.clone(), loud(&s.verdict).to_owned(), took(s), short(evidence(s), WIDE)];
         out.push('\n');
-        out.push_str(&table(&["step", "", "took", "seen"], account.steps.iter().map(row).collect(), &[2]));
+        out.push_str(&table(&["step", "verdict", "took", "seen"], account.steps.iter().map(row).collect(), &[2]));
     }
     account.figures.iter().for_each(|figures| out.push_str(&figures_text(figures)));
     out.push_str(&counts_text(account));
     let findings: Vec<String> = account.findings.iter().map(finding_text).collect();
     out.push_str(&listed("Findings", BAD, &findings));
-    let noted: Vec<String> = account.noted.iter().map(finding_text).collect();
-    out.push_str(&listed("To be known", CARE, &noted));
+    out.push_str(&listed("To be known", CARE, &of_each_kind(&account.noted)));
     out.push_str(&listed("Could not be removed", BAD, &account.unfinished));
     if !account.soft_deleted.is_empty() {
         let list = short(&account.soft_deleted.join(", "), 300);
-        out.push_str(&format!(
-            "\nSoft-deleted, as REST can do no more; `mlops cleanup purge` removes them for good: {} ({list})\n",
+        let told = format!(
+            "Soft-deleted, as REST can do no more; `mlops cleanup purge` removes them for good: {} ({list})",
             account.soft_deleted.len()
-        ));
+        );
+        out.push_str(&format!("\n{}\n", folded(&told, 0)));
     }
     out.push_str(&listed("Kept, as was asked", BOLD, &account.kept));
     let (word, rest) = sentence(account);
@@ -155,7 +174,7 @@ pub(super) fn text(account: &Account) -> String {
         Conclusion::Unfinished => CARE,
         Conclusion::Away | Conclusion::Cut | Conclusion::Refused => BAD,
     };
-    out.push_str(&format!("\n{} {rest}.\n", painted(style, word)));
+    out.push_str(&format!("\n{} {}\n", painted(style, word), folded(&format!("{rest}."), word.len() + 1)));
     out
 }
 
@@ -174,14 +193,14 @@ pub(super) fn value(account: &Account) -> Value {
             "name": s.name, "verdict": s.verdict.word(), "milliseconds": s.took.as_millis() as u64, "evidence": evidence(s),
         })
     };
-    let finding = |f: &Finding| json!({"name": f.name, "on": f.on, "told": f.told, "hint": f.hint});
+    let finding = |f: &Finding| json!({"id": f.id, "object": f.object, "what": f.what, "hint": f.hint});
     let object = |pairs: &[(String, String)]| -> Map<String, Value> {
         pairs.iter().map(|(k, v)| (k.clone(), v.clone().into())).collect()
     };
     let counts: Map<String, Value> = account.counts.iter().map(|(k, n)| (k.clone(), (*n).into())).collect();
     let figures: Map<String, Value> = account.figures.iter().map(|f| (f.name.clone(), figures_value(f))).collect();
     json!({
-        "subject": account.subject, "id": account.id, "server": account.server, "planned": account.planned,
+        "subject": account.subject, "id": account.id, "server": account.server, "done": !account.planned,
         "verdict": if account.planned { None } else { Some(account.conclusion().word()) },
         "environment": object(&account.environment), "procedure": account.procedure,
         "steps": account.steps.iter().map(step).collect::<Vec<_>>(), "counts": counts, "figures": figures,
@@ -251,7 +270,7 @@ pub fn page(account: &Account, started: jiff::Timestamp, finished: jiff::Timesta
     if !account.findings.is_empty() {
         out.push_str("\n## Findings\n\n");
         let hint = |f: &Finding| f.hint.as_deref().map_or(String::new(), prose);
-        let cells = account.findings.iter().map(|f| vec![code(&f.name), escaped(&f.on), prose(&f.told), hint(f)]);
+        let cells = account.findings.iter().map(|f| vec![code(&f.id), escaped(&f.object), prose(&f.what), hint(f)]);
         out.push_str(&markdown_table(&["finding", "on", "what is wrong", "what to do"], cells, &[]));
     }
     out.push_str(&section("To be known", &account.noted.iter().map(finding_text).collect::<Vec<_>>()));
@@ -288,9 +307,9 @@ mod tests {
             rows: vec![vec![Figure::text("log|metric"), Figure::number(1.5, "1.5 ms")]],
         };
         let finding = Finding {
-            name: "lost_row".to_owned(),
-            on: "run\nx".to_owned(),
-            told: "a|b".to_owned(),
+            id: "lost_row".to_owned(),
+            object: "run\nx".to_owned(),
+            what: "a|b".to_owned(),
             hint: Some("run `mlflow gc | x`".to_owned()),
         };
         let account = Account {

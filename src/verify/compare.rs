@@ -47,10 +47,10 @@ pub(super) struct Compared {
 const HINT: &str =
     "did people delete or change it in between? Else stop writing, and bring back a backup: mlops restore";
 
-fn finding(name: impl Into<String>, on: impl Into<String>, told: impl Into<String>) -> Finding {
-    let name = name.into();
-    let hint = (name.starts_with("lost_") || name.starts_with("changed_")).then(|| HINT.to_owned());
-    Finding { name, on: on.into(), told: told.into(), hint }
+/// A finding, with what to do where something is lost or changed.
+fn finding(id: impl Into<String>, object: impl Into<String>, what: impl Into<String>) -> Finding {
+    let found = Finding::new(id, object, what);
+    if found.id.starts_with("lost_") || found.id.starts_with("changed_") { found.hint(HINT) } else { found }
 }
 
 fn changes(changes: &[Change]) -> String {

@@ -14,14 +14,6 @@ use crate::domain::verify::fingerprint::{Kind, Rules};
 use crate::domain::verify::ledger::{self, Ledger};
 use crate::store::scratch::Scratch;
 
-fn step(name: &str, begun: Instant, verdict: Verdict, evidence: impl Into<String>) -> Step {
-    Step { name: name.to_owned(), verdict, took: begun.elapsed(), evidence: evidence.into() }
-}
-
-fn note(name: &str, on: &str, told: String) -> Finding {
-    Finding { name: name.to_owned(), on: on.to_owned(), told, hint: None }
-}
-
 /// Writes a snapshot into a new file.
 ///
 /// # Errors
@@ -34,15 +26,15 @@ pub fn snapshot(stack: &Stack<'_>, file: &Path, account: &mut Account) -> Outcom
     let database = stack.ledger(None, &[])?.map(|reading| reading.ledger);
     if let Some(ledger) = &database {
         let evidence = format!("{} tables, {} rows at {}", ledger.tables.len(), ledger.rows(), ledger.revision);
-        account.steps.push(step("digest the database", begun, Verdict::Passed, evidence));
+        account.steps.push(Step::new("digest the database", begun.elapsed(), Verdict::Passed, evidence));
     }
     let begun = Instant::now();
     let counted = database.clone();
     let (_, seen) = stack.fingerprint(file, None, database)?;
-    account.steps.push(step("fingerprint", begun, Verdict::Passed, words(&seen.coverage)));
+    account.steps.push(Step::new("fingerprint", begun.elapsed(), Verdict::Passed, words(&seen.coverage)));
     account.counts = counts(&seen.coverage);
     account.noted.extend(counted.as_ref().and_then(|ledger| likely(&seen.coverage, ledger)));
-    account.noted.extend(seen.coverage.left.into_iter().map(|left| note("not_read", "the sample", left)));
+    account.noted.extend(seen.coverage.left.into_iter().map(|left| Finding::new("not_read", "the sample", left)));
     Ok(())
 }
 
@@ -53,10 +45,10 @@ fn likely(shown: &Coverage, ledger: &Ledger) -> Option<Finding> {
     let kinds = [(Kind::Experiment, "experiments"), (Kind::Run, "runs")];
     let other = kinds.iter().find_map(|(kind, table)| {
         let (shown, held) = (shown.of(*kind), rows(table)?);
-        (shown != held).then(|| format!("the server shows {shown} {}, and it holds {held}", kind.several()))
+        (shown != held).then(|| format!("the server shows {}, and it holds {held}", kind.counted(shown)))
     })?;
     let why = "others write just now, the user sees not all, or it is not the database that the server runs on";
-    Some(note("counts_differ", &ledger.address, format!("{other}: {why}")))
+    Some(Finding::new("counts_differ", &ledger.address, format!("{other}: {why}")))
 }
 
 /// Compares what is there now with a snapshot.
@@ -68,7 +60,7 @@ pub fn compare(stack: &Stack<'_>, earlier: &Snapshot, rules: Rules, account: &mu
     account.procedure = procedure(stack, &compared(earlier));
     account
         .environment
-        .push(("snapshot".to_owned(), format!("of {}, MLflow {}, {}", head.made, head.release, head.server)));
+        .push(("snapshot".to_owned(), format!("of {}, MLflow {}, {}", head.created, head.release, head.server)));
     let scratch = Scratch::new("mlops-verify-", &stack.ways.work_dir)?;
 
     let begun = Instant::now();
@@ -88,7 +80,7 @@ pub fn compare(stack: &Stack<'_>, earlier: &Snapshot, rules: Rules, account: &mu
     let found = stack.ask(compare::fingerprints(stack.client, earlier, &now, rules))?;
     let evidence = found.words();
     let verdict = if found.findings.is_empty() { Verdict::Passed } else { Verdict::Failed };
-    account.steps.push(step("fingerprint", begun, verdict, evidence));
+    account.steps.push(Step::new("fingerprint", begun.elapsed(), verdict, evidence));
     account.counts = vec![
         ("compared".to_owned(), found.compared),
         ("lost".to_owned(), found.lost),
@@ -97,36 +89,36 @@ pub fn compare(stack: &Stack<'_>, earlier: &Snapshot, rules: Rules, account: &mu
     ];
     if found.nothing_left {
         let told = "not one experiment of the snapshot is there: this is another stack, or a new one";
-        account.findings.push(note("another_store", &account.server.clone(), told.to_owned()));
+        account.findings.push(Finding::new("another_store", account.server.clone(), told));
     }
     account.findings.extend(found.findings);
     account.noted.extend(found.noted);
 
     let name = "digest the database";
     match ledger {
-        Err(why) => account.steps.push(step(name, begun, Verdict::Skipped(why.to_owned()), "")),
+        Err(why) => account.steps.push(Step::new(name, begun.elapsed(), Verdict::Skipped(why.to_owned()), "")),
         Ok((_, None)) => {}
         Ok((before, Some(after))) => {
             let (findings, noted) = compare::databases(before, None, &after, rules, found.others, stack.work)?;
             // That it is another place is what a move is for; what it was, and whether all came along, is said.
-            let moved = |f: &Finding| f.name == ledger::ANOTHER && before.engine == after.ledger.engine;
+            let moved = |f: &Finding| f.id == ledger::ANOTHER && before.engine == after.ledger.engine;
             let (moved, findings): (Vec<Finding>, Vec<Finding>) = findings.into_iter().partition(moved);
             let verdict = if findings.is_empty() { Verdict::Passed } else { Verdict::Failed };
             let ledger = &after.ledger;
             account.noted.extend(likely(&seen.coverage, ledger));
             let evidence = format!("{} tables, {} rows at {}", ledger.tables.len(), ledger.rows(), ledger.revision);
-            account.steps.push(Step { took: read, ..step(name, begun, verdict, evidence) });
+            account.steps.push(Step::new(name, read, verdict, evidence));
             account.findings.extend(findings);
             account.noted.extend(moved.into_iter().chain(noted));
             if before.revision != ledger.revision && rules.upgrade {
                 let told = format!("its revision was {}, and is {}", before.revision, ledger.revision);
-                account.noted.push(note(ledger::UPGRADED, &ledger.address, told));
+                account.noted.push(Finding::new(ledger::UPGRADED, &ledger.address, told));
             }
         }
     }
     if head.release != now.head.release {
         let told = format!("MLflow was {}, and is {}", head.release, now.head.release);
-        account.noted.push(note("release_changed", &account.server.clone(), told));
+        account.noted.push(Finding::new("release_changed", account.server.clone(), told));
     }
     Ok(())
 }
@@ -136,7 +128,7 @@ pub const WRITTEN: &str = "written into the snapshot";
 
 /// What becomes of what is read for a comparison.
 pub fn compared(earlier: &Snapshot) -> String {
-    format!("compared with the snapshot {} of {}", earlier.head.id, earlier.head.made)
+    format!("compared with the snapshot {} of {}", earlier.head.id, earlier.head.created)
 }
 
 /// What is done, a sentence each.

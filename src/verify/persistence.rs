@@ -18,6 +18,7 @@ use super::{compare, ledger, snapshot};
 use crate::backup::place::Ways;
 use crate::domain::address::StoreAddress;
 use crate::domain::artifact_address::ArtifactAddress;
+use crate::domain::count::counted;
 use crate::domain::failure::{Failure, Kind as Fault, Outcome};
 use crate::domain::verify::account::{Account, Finding, Step, Verdict};
 use crate::domain::verify::fingerprint::{Kind, Rules};
@@ -133,15 +134,14 @@ struct Course<'a> {
 
 impl Course<'_> {
     fn step(&mut self, name: &str, begun: Instant, verdict: Verdict, evidence: impl Into<String>) {
-        let step = Step { name: name.to_owned(), verdict, took: begun.elapsed(), evidence: evidence.into() };
-        self.account.steps.push(step);
+        self.account.steps.push(Step::new(name, begun.elapsed(), verdict, evidence));
     }
 
     /// A step that is passed where it has nothing to find fault with.
     fn judged(&mut self, name: &str, begun: Instant, findings: Vec<Finding>, evidence: impl Into<String>) {
         let mut evidence = evidence.into();
-        for known in findings.iter().filter(|f| self.accept.contains(&f.name)) {
-            evidence.push_str(&format!("{}accepted: {}", if evidence.is_empty() { "" } else { "; " }, known.name));
+        for known in findings.iter().filter(|f| self.accept.contains(&f.id)) {
+            evidence.push_str(&format!("{}accepted: {}", if evidence.is_empty() { "" } else { "; " }, known.id));
         }
         let bad = self.find(findings);
         let verdict = if bad { Verdict::Failed } else { Verdict::Passed };
@@ -162,16 +162,12 @@ impl Course<'_> {
     /// Takes findings; whether one of them counts.
     fn find(&mut self, findings: Vec<Finding>) -> bool {
         let (known, bad): (Vec<Finding>, Vec<Finding>) =
-            findings.into_iter().partition(|f| self.accept.contains(&f.name));
+            findings.into_iter().partition(|f| self.accept.contains(&f.id));
         let any = !bad.is_empty();
         self.account.findings.extend(bad);
         self.account.noted.extend(known);
         any
     }
-}
-
-fn finding(name: &str, on: impl Into<String>, told: impl Into<String>, hint: &str) -> Finding {
-    Finding { name: name.to_owned(), on: on.into(), told: told.into(), hint: Some(hint.to_owned()) }
 }
 
 /// Places that do not keep what is put there.
@@ -182,23 +178,21 @@ fn places(stack: &Stack<'_>, location: Option<&str>, container: Option<&Containe
         let on = crate::domain::address::shown(path);
         if path.is_relative() {
             let told = "the path is relative: what it means depends on the folder that the server is started in";
-            found.push(finding(
-                "relative_path",
-                on.clone(),
-                told,
-                "give `mlflow server` four slashes: sqlite:////srv/mlflow.db",
-            ));
+            found.push(
+                Finding::new("relative_path", on.clone(), told)
+                    .hint("give `mlflow server` four slashes: sqlite:////srv/mlflow.db"),
+            );
         }
-        found.extend(monitor::fleeting(path).map(|why| finding("ephemeral_path", on, why, move_it)));
+        found.extend(monitor::fleeting(path).map(|why| Finding::new("ephemeral_path", on, why).hint(move_it)));
     }
     if let Some(ArtifactAddress::Local(path)) = location.map(ArtifactAddress::parse) {
         let root = path.parent().unwrap_or(&path);
         let on = crate::domain::address::shown(root);
         if path.is_relative() {
             let told = "the artifacts' path is relative: it means another place to each process";
-            found.push(finding("relative_path", on, told, "give an absolute --default-artifact-root"));
+            found.push(Finding::new("relative_path", on, told).hint("give an absolute --default-artifact-root"));
         } else if root.exists() {
-            found.extend(monitor::fleeting(root).map(|why| finding("ephemeral_path", on, why, move_it)));
+            found.extend(monitor::fleeting(root).map(|why| Finding::new("ephemeral_path", on, why).hint(move_it)));
         }
     }
     if let (Some(container), Way::Unit(unit)) = (container, way) {
@@ -207,30 +201,34 @@ fn places(stack: &Stack<'_>, location: Option<&str>, container: Option<&Containe
             super::docker::Unit::Service(name) => format!("service {name}"),
         };
         let named = "name a volume for it in the Compose file or with `docker run -v NAME:PATH`";
-        found.extend(container.fleeting(&name).into_iter().map(|d| finding(d.kind, d.on, d.told, named)));
+        found.extend(container.fleeting(&name).into_iter().map(|d| Finding::new(d.kind, d.on, d.told).hint(named)));
     }
     found
 }
 
 /// How much a fingerprint holds, in a line.
 pub(super) fn words(seen: &super::fingerprint::Coverage) -> String {
-    let count = |kind: Kind| format!("{} {}", seen.of(kind), kind.several());
+    let count = |kind: Kind| kind.counted(seen.of(kind));
     let mut words: Vec<String> = [Kind::Experiment, Kind::Run].map(count).into();
     words.push(format!("{} metrics, {} params, {} tags of runs", seen.metrics, seen.params, seen.tags));
     words.extend([Kind::Model, Kind::Version, Kind::LoggedModel].map(count));
     let (read, there) = (seen.of(Kind::History), seen.histories);
-    words.push(format!("a sample of {read} of {there} histories ({} points)", seen.points));
+    let histories = counted(there, "history");
+    words.push(format!("a sample of {read} of {histories} ({})", counted(seen.points, "point")));
     let (files, runs, looked) = (seen.of(Kind::Artifact), seen.filed, seen.looked);
-    words.push(format!("and of {files} files of {runs} runs ({} bytes; {looked} runs were looked at)", seen.bytes));
+    words.push(format!(
+        "and of {} of {} ({} bytes; {looked} runs were looked at)",
+        counted(files, "file"),
+        counted(runs, "run"),
+        seen.bytes
+    ));
     words.join(", ")
 }
 
 /// The numbers of a fingerprint, for documents.
 pub(super) fn counts(seen: &super::fingerprint::Coverage) -> Vec<(String, u64)> {
-    let mut counts: Vec<(String, u64)> = Kind::ALL
-        .iter()
-        .map(|kind| (format!("{}s", kind.word()).replace("historys", "histories"), seen.of(*kind)))
-        .collect();
+    let mut counts: Vec<(String, u64)> =
+        Kind::ALL.iter().map(|kind| (kind.plural().to_owned(), seen.of(*kind))).collect();
     counts.push(("metrics".to_owned(), seen.metrics));
     counts.push(("params".to_owned(), seen.params));
     counts.push(("tags".to_owned(), seen.tags));
@@ -265,7 +263,7 @@ pub fn verify(stack: &Stack<'_>, wish: &Wish, markers: &mut Markers, account: &m
         "write markers",
         begun,
         Verdict::Passed,
-        format!("{} experiments with a run each, a model with a version{files}", all.runs.len()),
+        format!("{} with a run each, a model with a version{files}", counted(all.runs.len(), "experiment")),
     );
 
     let begun = Instant::now();
@@ -283,7 +281,7 @@ pub fn verify(stack: &Stack<'_>, wish: &Wish, markers: &mut Markers, account: &m
     course.step("fingerprint", begun, Verdict::Passed, words(&seen.coverage));
     course.account.counts = counts(&seen.coverage);
     let left = seen.coverage.left.iter();
-    course.account.noted.extend(left.map(|left| Finding { hint: None, ..finding("not_read", "the sample", left, "") }));
+    course.account.noted.extend(left.map(|left| Finding::new("not_read", "the sample", left)));
 
     let begun = Instant::now();
     let database = stack.ledger(None, &all.names())?;
@@ -313,14 +311,9 @@ pub fn verify(stack: &Stack<'_>, wish: &Wish, markers: &mut Markers, account: &m
         course.step("restart", begun, Verdict::Failed, failure.message.clone());
     })?;
     let not_seen = (!restarted.proof.holds() && restarted.away.is_none()).then(|| {
-        finding(
-            "restart_not_seen",
-            course.account.server.clone(),
-            "nothing shows that the server was restarted: it was never seen down, and no other process is seen there",
-            "does the command restart the server that --tracking-uri leads to? If it only asks for a restart, let it wait \
+        Finding::new("restart_not_seen", course.account.server.clone(), "nothing shows that the server was restarted: it was never seen down, and no other process is seen there").hint("does the command restart the server that --tracking-uri leads to? If it only asks for a restart, let it wait \
              for the end (`kubectl rollout status`, `systemctl` without --no-block), or raise --restart-seen-within; a \
-             rolling restart without downtime cannot be seen",
-        )
+             rolling restart without downtime cannot be seen")
     });
     let evidence =
         if restarted.proof.holds() { restarted.proof.told.join("; ") } else { "no restart was seen".to_owned() };
@@ -345,30 +338,26 @@ pub fn verify(stack: &Stack<'_>, wish: &Wish, markers: &mut Markers, account: &m
         }
         (Some(Ok(_)), Some(Err(why))) => {
             let hint = "start the server with the key it had: MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY, MLFLOW_CRYPTO_KEK_PASSPHRASE";
-            let bad = finding(
+            let bad = Finding::new(
                 "secrets_unreadable",
                 "webhooks and gateway secrets",
                 format!("they are not read any more: {why}"),
-                hint,
-            );
+            )
+            .hint(hint);
             course.judged("secrets", begun, vec![bad], "they were read before the restart");
         }
         (Some(Err(why)), _) => {
             let told = format!("they were not read before the restart, so nobody knows whether it kept them: {why}");
             let hint = "mend that first, or --accept secrets_unreadable_before";
-            let bad = finding("secrets_unreadable_before", "webhooks and gateway secrets", told, hint);
+            let bad = Finding::new("secrets_unreadable_before", "webhooks and gateway secrets", told).hint(hint);
             course.judged("secrets", begun, vec![bad], "");
         }
         (Some(Ok(n)), now) => {
             let now = now.and_then(Result::ok).unwrap_or(0);
             let lost = (now < *n).then(|| {
                 let told = format!("{n} were listed before the restart, and {now} are");
-                finding(
-                    "lost_secret",
-                    "webhooks and gateway secrets",
-                    told,
-                    "does the server run on the same database?",
-                )
+                Finding::new("lost_secret", "webhooks and gateway secrets", told)
+                    .hint("does the server run on the same database?")
             });
             course.judged("secrets", begun, lost.into_iter().collect(), format!("{n} before, {now} now"));
         }
@@ -384,7 +373,7 @@ pub fn verify(stack: &Stack<'_>, wish: &Wish, markers: &mut Markers, account: &m
         course.judged(
             "release",
             begun,
-            vec![finding("release_changed", course.account.server.clone(), told, hint)],
+            vec![Finding::new("release_changed", course.account.server.clone(), told).hint(hint)],
             "",
         );
     }
@@ -432,7 +421,8 @@ fn after(
             let told = "not one experiment of before is there: the server runs on another database, or on a new one";
             findings.insert(
                 0,
-                finding("another_store", course.account.server.clone(), told, "what is its --backend-store-uri now?"),
+                Finding::new("another_store", course.account.server.clone(), told)
+                    .hint("what is its --backend-store-uri now?"),
             );
         }
         course.judged("fingerprint again", begun, findings, evidence);
@@ -450,7 +440,8 @@ fn after(
                 let told = "it still holds the markers, and the server shows none of them: the server runs on another database now";
                 findings.insert(
                     0,
-                    finding("another_store", now.ledger.address.clone(), told, "what is its --backend-store-uri now?"),
+                    Finding::new("another_store", now.ledger.address.clone(), told)
+                        .hint("what is its --backend-store-uri now?"),
                 );
             }
             let same = first.ledger.tables == now.ledger.tables;

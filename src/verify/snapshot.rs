@@ -35,7 +35,7 @@ pub struct Head {
     /// The run that did.
     pub id: String,
     /// When its reading began, RFC 3339.
-    pub made: String,
+    pub created: String,
     /// The server, masked.
     pub server: String,
     /// Its release.
@@ -48,13 +48,13 @@ pub struct Head {
 }
 
 impl Head {
-    /// The head of a snapshot that is made now.
-    pub fn new(id: &str, made: &str, server: &str, release: &str) -> Head {
+    /// The head of a snapshot that is created now.
+    pub fn new(id: &str, created: &str, server: &str, release: &str) -> Head {
         Head {
             schema: SCHEMA.to_owned(),
             tool: TOOL.to_owned(),
             id: id.to_owned(),
-            made: made.to_owned(),
+            created: created.to_owned(),
             server: server.to_owned(),
             release: release.to_owned(),
             coverage: Coverage::default(),

@@ -77,11 +77,11 @@ impl Steps {
     /// Says that something that is there is not as it was made.
     pub fn find(&mut self, name: &str, on: impl Into<String>, told: impl Into<String>, hint: Option<&str>) {
         let (on, told) = (on.into(), told.into());
-        self.findings.push(Finding { name: name.to_owned(), on, told, hint: hint.map(str::to_owned) });
+        self.findings.push(Finding { id: name.to_owned(), object: on, what: told, hint: hint.map(str::to_owned) });
     }
 
     fn tell(&mut self, name: &str, verdict: Verdict, took: Duration, evidence: String) {
-        self.done.push(Step { name: name.to_owned(), verdict, took, evidence: short(&evidence, MOST) });
+        self.done.push(Step::new(name, took, verdict, short(&evidence, MOST)));
     }
 }
 

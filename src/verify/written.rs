@@ -187,7 +187,7 @@ impl Writer<'_> {
         }
         if let Some(version) = &all.model {
             let on = format!("version {}/{}", all.name, version.version);
-            let tell = |name: &str, told: String| finding(name, &on, told);
+            let tell = |name: &str, told: String| Finding::new(name, &on, told);
             values += 4;
             match self.ask(self.client.model_version(&all.name, version.version))? {
                 None => wrong.push(tell("lost_marker", "it was registered before the restart, and is gone".to_owned())),
@@ -213,24 +213,24 @@ impl Writer<'_> {
         *values += 2;
         match &found {
             None => {
-                wrong.push(finding("lost_marker", &on, "it was made before the restart, and is gone".to_owned()));
+                wrong.push(Finding::new("lost_marker", &on, "it was made before the restart, and is gone"));
                 return Ok(());
             }
             Some(found) if found.name != written.name || found.deleted => {
                 let told = format!("its number is now that of another experiment, {}", found.name);
-                wrong.push(finding("changed_marker", &on, told));
+                wrong.push(Finding::new("changed_marker", &on, told));
                 return Ok(());
             }
             Some(found) if found.artifact_location != written.location => {
                 let told =
                     format!("its artifacts were at {}, and are at {}", written.location, found.artifact_location);
-                wrong.push(finding("changed_artifact_root", &on, crate::domain::harmless::masked(&told)));
+                wrong.push(Finding::new("changed_artifact_root", &on, crate::domain::harmless::masked(&told)));
             }
             Some(_) => {}
         }
         let on = format!("run {} of {}", written.run, written.name);
         let Some(run) = self.ask(client.run(&written.run))? else {
-            wrong.push(finding("lost_marker", &on, "it was written before the restart, and is gone".to_owned()));
+            wrong.push(Finding::new("lost_marker", &on, "it was written before the restart, and is gone"));
             return Ok(());
         };
         let mut bad = Vec::new();
@@ -267,7 +267,7 @@ impl Writer<'_> {
                 }
             }
         }
-        wrong.extend(bad.into_iter().map(|told| finding("changed_marker", &on, told)));
+        wrong.extend(bad.into_iter().map(|told| Finding::new("changed_marker", &on, told)));
         Ok(())
     }
 
@@ -286,7 +286,7 @@ impl Writer<'_> {
         let written = match self.run(markers, &name, all.without_files.is_none()) {
             Ok((written, without)) => {
                 if let Some(why) = without {
-                    wrong.push(finding("unwritable_artifacts", &name, why));
+                    wrong.push(Finding::new("unwritable_artifacts", &name, why));
                 }
                 written
             }
@@ -296,7 +296,7 @@ impl Writer<'_> {
                     "a new experiment was refused as one that exists: the database gives out a number that is taken";
                 let hint =
                     "the sequence of experiments.experiment_id was set back: `mlops db doctor --fix` sets it right";
-                wrong.push(Finding { hint: Some(hint.to_owned()), ..finding("reused_id", &name, told.to_owned()) });
+                wrong.push(Finding::new("reused_id", &name, told).hint(hint));
                 return Ok((wrong, "nothing could be written".to_owned()));
             }
             Err(failure) => return Err(failure),
@@ -310,7 +310,7 @@ impl Writer<'_> {
                 highest.unwrap_or_default()
             );
             let hint = "the database's counter of experiments was set back: runs may come to lie in an experiment that is not theirs";
-            wrong.push(Finding { hint: Some(hint.to_owned()), ..finding("reused_id", &name, told) });
+            wrong.push(Finding::new("reused_id", &name, told).hint(hint));
         }
         let root = |written: &Written| {
             let location = written.location.trim_end_matches('/');
@@ -322,7 +322,7 @@ impl Writer<'_> {
             let told = format!("the files of new experiments went to {before}, and go to {}", root(&written));
             let hint = "the server was started with another --default-artifact-root or --artifacts-destination";
             let told = crate::domain::harmless::masked(&told);
-            wrong.push(Finding { hint: Some(hint.to_owned()), ..finding("changed_artifact_root", &name, told) });
+            wrong.push(Finding::new("changed_artifact_root", &name, told).hint(hint));
         }
         if let Some(before) = &all.model {
             let on = format!("model {}", all.name);
@@ -330,10 +330,10 @@ impl Writer<'_> {
                 Ok(now) if now.version == before.version + 1 => {}
                 Ok(now) => {
                     let told = format!("its next version got the number {}, after {}", now.version, before.version);
-                    wrong.push(finding("reused_id", &on, told));
+                    wrong.push(Finding::new("reused_id", &on, told));
                 }
                 Err(failure) if matches!(failure.kind, crate::domain::failure::Kind::Target) => {
-                    wrong.push(finding(
+                    wrong.push(Finding::new(
                         "lost_marker",
                         &on,
                         format!("it takes no further version: {}", failure.message),
@@ -347,10 +347,6 @@ impl Writer<'_> {
         let evidence = format!("experiment {} with a run, {values} values read back", written.experiment);
         Ok((wrong, evidence))
     }
-}
-
-fn finding(name: &str, on: &str, told: impl Into<String>) -> Finding {
-    Finding { name: name.to_owned(), on: on.to_owned(), told: told.into(), hint: None }
 }
 
 impl All {
@@ -367,8 +363,6 @@ impl All {
 
 /// The failure of something that should have been there.
 pub(super) fn another_store(on: &str) -> Finding {
-    Finding {
-        hint: Some("compare the address with the server's own --backend-store-uri".to_owned()),
-        ..finding("another_store", on, "it holds none of the experiments that were just made through the server")
-    }
+    let what = "it holds none of the experiments that were just made through the server";
+    Finding::new("another_store", on, what).hint("compare the address with the server's own --backend-store-uri")
 }

@@ -46,13 +46,21 @@ impl Root {
         }
     }
 
-    /// The word for people and documents.
+    /// The word for people.
     pub fn word(self) -> &'static str {
         match self {
             Root::Run => "run",
             Root::Model => "logged model",
             Root::Trace => "trace",
             Root::Experiment => "experiment",
+        }
+    }
+
+    /// The word for documents.
+    pub fn id(self) -> &'static str {
+        match self {
+            Root::Model => "logged_model",
+            other => other.word(),
         }
     }
 }

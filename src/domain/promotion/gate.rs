@@ -20,7 +20,7 @@ pub enum Verdict {
     /// It does not.
     Refused,
     /// It compares with a champion, and there is none.
-    NotAsked,
+    Skipped,
 }
 
 /// A gate that was asked.
@@ -33,17 +33,17 @@ pub struct Gate {
     /// What became of it.
     pub verdict: Verdict,
     /// Why.
-    pub said: String,
+    pub reason: String,
 }
 
 impl Gate {
     /// A gate that was asked.
     pub fn new(gate: &str, asked: impl Into<String>, verdict: Result<String, String>) -> Gate {
-        let (verdict, said) = match verdict {
+        let (verdict, reason) = match verdict {
             Ok(said) => (Verdict::Passed, said),
             Err(said) => (Verdict::Refused, said),
         };
-        Gate { gate: gate.to_owned(), asked: asked.into(), verdict, said }
+        Gate { gate: gate.to_owned(), asked: asked.into(), verdict, reason }
     }
 }
 
@@ -74,7 +74,7 @@ pub fn requirement(
         Judgement::Held(said) => Gate::new("require", asked, Ok(said)),
         Judgement::Refused(said) => Gate::new("require", asked, Err(said)),
         Judgement::NoChampion => {
-            Gate { gate: "require".to_owned(), asked, verdict: Verdict::NotAsked, said: nobody.to_owned() }
+            Gate { gate: "require".to_owned(), asked, verdict: Verdict::Skipped, reason: nobody.to_owned() }
         }
     }
 }
@@ -168,7 +168,7 @@ mod tests {
         let hour = Duration::from_secs(3_600);
         let refused = |gate: Gate, why: &str| {
             assert_eq!(gate.verdict, Verdict::Refused, "{gate:?}");
-            assert!(gate.said.contains(why), "{gate:?}");
+            assert!(gate.reason.contains(why), "{gate:?}");
         };
         let passes = |gate: Gate| assert_eq!(gate.verdict, Verdict::Passed, "{gate:?}");
         passes(ready(&model.versions[0]));

@@ -124,7 +124,7 @@ impl Record {
         for most in [usize::MAX, 300, 100, 30] {
             for gate in &mut record.gates {
                 clip(&mut gate.asked, most);
-                clip(&mut gate.said, most);
+                clip(&mut gate.reason, most);
             }
             clip(&mut record.by, most.max(100));
             record.reason.iter_mut().for_each(|reason| clip(reason, most.max(200)));

@@ -42,17 +42,37 @@ pub struct Step {
     pub evidence: String,
 }
 
+impl Step {
+    /// A step and how it came out.
+    pub fn new(name: impl Into<String>, took: Duration, verdict: Verdict, evidence: impl Into<String>) -> Step {
+        Step { name: name.into(), verdict, took, evidence: evidence.into() }
+    }
+}
+
 /// Something that is not as it has to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
     /// Its kind, a stable word in snake_case: `lost_row`.
-    pub name: String,
-    /// On which thing.
-    pub on: String,
+    pub id: String,
+    /// The thing that it is about.
+    pub object: String,
     /// What is wrong.
-    pub told: String,
+    pub what: String,
     /// What to do next.
     pub hint: Option<String>,
+}
+
+impl Finding {
+    /// A finding without a hint.
+    pub fn new(id: impl Into<String>, object: impl Into<String>, what: impl Into<String>) -> Finding {
+        Finding { id: id.into(), object: object.into(), what: what.into(), hint: None }
+    }
+
+    /// With what to do next.
+    #[must_use]
+    pub fn hint(self, hint: impl Into<String>) -> Finding {
+        Finding { hint: Some(hint.into()), ..self }
+    }
 }
 
 /// A table of figures.
@@ -181,9 +201,8 @@ mod tests {
 
     #[test]
     fn the_worse_of_two_faults_counts() {
-        let step = |verdict| Step { name: "s".to_owned(), verdict, took: Duration::ZERO, evidence: String::new() };
-        let finding =
-            Finding { name: "lost_row".to_owned(), on: "run".to_owned(), told: "gone".to_owned(), hint: None };
+        let step = |verdict| Step::new("s", Duration::ZERO, verdict, "");
+        let finding = Finding::new("lost_row", "run", "gone");
         let mut account = Account { steps: vec![step(Verdict::Passed)], ..Account::default() };
         account.steps.push(step(Verdict::Skipped("2.9 has none".to_owned())));
         assert_eq!(account.conclusion(), Conclusion::Passed);

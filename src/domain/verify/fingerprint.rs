@@ -83,17 +83,31 @@ impl Kind {
         }
     }
 
-    /// What people call so many of them.
-    pub fn several(self) -> &'static str {
+    /// The stable word for several of them: `histories`.
+    pub fn plural(self) -> &'static str {
         match self {
             Kind::Experiment => "experiments",
             Kind::Run => "runs",
-            Kind::Model => "registered models",
-            Kind::Version => "model versions",
-            Kind::LoggedModel => "logged models",
-            Kind::History => "histories of metrics",
+            Kind::Model => "models",
+            Kind::Version => "versions",
+            Kind::LoggedModel => "logged_models",
+            Kind::History => "histories",
             Kind::Artifact => "artifacts",
         }
+    }
+
+    /// So many of them, for people: `1 registered model`.
+    pub fn counted(self, number: u64) -> String {
+        let (one, several) = match self {
+            Kind::Experiment => ("experiment", "experiments"),
+            Kind::Run => ("run", "runs"),
+            Kind::Model => ("registered model", "registered models"),
+            Kind::Version => ("model version", "model versions"),
+            Kind::LoggedModel => ("logged model", "logged models"),
+            Kind::History => ("history of a metric", "histories of metrics"),
+            Kind::Artifact => ("artifact", "artifacts"),
+        };
+        format!("{number} {}", if number == 1 { one } else { several })
     }
 }
 

@@ -66,6 +66,7 @@ pub fn put(heaps: &mut Heaps, owner: u128, sum: u128) {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Table {
     /// Its name.
+    #[serde(rename = "table")]
     pub name: String,
     /// Its rows.
     pub rows: u64,
@@ -89,7 +90,8 @@ pub struct Ledger {
     pub engine: String,
     /// The engine's version.
     pub version: String,
-    /// MLflow's revision.
+    /// MLflow's revision, for people.
+    #[serde(rename = "revision_text")]
     pub revision: String,
     /// What makes it this database and no other, by name: file, device and inode; system identifier and oid.
     pub identity: Vec<(String, String)>,

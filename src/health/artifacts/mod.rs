@@ -14,6 +14,7 @@ pub use write::{EXPERIMENT, write, write_tag};
 use super::Stack;
 use crate::artifact::{ArtifactStore, S3};
 use crate::domain::artifact_address::ArtifactAddress;
+use crate::domain::count::counted;
 use crate::domain::failure::{Failure, Outcome};
 use crate::domain::health::{Bound, Limits, Reading, Status, Unit, checks};
 use crate::engine::cancel::Cancel;
@@ -190,7 +191,7 @@ pub async fn size(
         Ok(seen) => seen,
         Err(failure) => return Some(unknown(ID, failure)),
     };
-    let amount = format!("{} in {} files", bytes(seen.bytes), seen.files);
+    let amount = format!("{} in {}", bytes(seen.bytes), counted(seen.files, "file"));
     let mut reading = match (seen.whole, needed) {
         (true, _) => Reading::measured(ID, seen.bytes as f64, Unit::Bytes, limits, amount),
         // What is beyond a limit already needs no end.

@@ -241,6 +241,7 @@ impl Tally {
         let mut summary = match (judged, gone) {
             _ if versions == 0 => "no versions".to_owned(),
             (0, _) => format!("none of {versions} versions could be looked at"),
+            (1, 0) => "1 version has its artifacts".to_owned(),
             (_, 0) => format!("{judged} versions have their artifacts"),
             (_, gone) => format!("{gone} of {judged} versions have lost their artifacts"),
         };

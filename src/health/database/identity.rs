@@ -3,6 +3,7 @@
 use crate::doctor::finding::{Finding, Severity};
 use crate::doctor::{Depth, Diagnosis};
 use crate::domain::catalogue::{Catalogue, Line};
+use crate::domain::count::counted;
 use crate::domain::failure::Failure;
 use crate::domain::health::{Bound, Limits, Reading, Status, Unit};
 use crate::domain::identity::{self, Observed};
@@ -86,8 +87,4 @@ pub(super) fn schema(asker: &Asker, diagnosis: &Diagnosis, depth: Depth) -> Read
 /// The doctor could not look.
 pub(super) fn no_schema(failure: Failure) -> Reading {
     of_failure(Reading::unknown(SCHEMA, failure.message.clone()), failure)
-}
-
-pub(super) fn counted(number: usize, thing: &str) -> String {
-    if number == 1 { format!("1 {thing}") } else { format!("{number} {thing}s") }
 }

@@ -16,12 +16,12 @@ pub fn value(examination: &Examination) -> Value {
     json!({
         "stack": stack,
         "status": examination.status().word(),
-        "at": time(examination.at),
+        "started": time(examination.at),
         "milliseconds": u64::try_from(examination.took.as_millis()).unwrap_or(0),
         "first_broken": examination.first_broken().map(|r| &r.id),
         "counts": counts,
         "checks": examination.readings.iter().map(check).collect::<Vec<_>>(),
-        "not_asked": examination.left.iter().map(|(id, why)| json!({"id": id, "why": masked(why)})).collect::<Vec<_>>(),
+        "skipped": examination.left.iter().map(|(id, why)| json!({"id": id, "reason": masked(why)})).collect::<Vec<_>>(),
     })
 }
 

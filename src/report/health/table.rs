@@ -3,17 +3,16 @@
 use anstyle::Style;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+use unicode_width::UnicodeWidthStr;
 
 use super::super::human::{BAD, BOLD, CARE, GOOD, painted};
+use super::super::table::{hung, width};
 use super::words::{NOTHING, age, counts, extent, held, loud, question, seen, value};
 use crate::domain::harmless::{line, short};
 use crate::domain::health::{Examination, Layer, Reading, Status};
 
 const FAINT: Style = Style::new().dimmed();
 const UNSURE: Style = anstyle::AnsiColor::Magenta.on_default().bold();
-/// Lines end here.
-const WIDTH: usize = 100;
 /// Where the check's name begins: after `  CRITICAL  `.
 const STATUS: usize = 12;
 /// The widest columns of names and numbers; what is wider shifts the rest of its line.
@@ -51,7 +50,7 @@ pub fn text(examination: &Examination, zone: &TimeZone) -> String {
         }
     }
     if !examination.left.is_empty() {
-        out.push_str(&format!("\n{}\n", painted(BOLD, "not asked")));
+        out.push_str(&format!("\n{}\n", painted(BOLD, "skipped")));
         for (id, why) in &examination.left {
             out.push_str(&format!("  {}\n", hung(&format!("{}: {}", line(id), line(why)), 2)));
         }
@@ -129,7 +128,7 @@ impl Columns {
             out.push_str(&format!("{number}{}", gap(&number, self.number)));
             begin += number.width().max(self.number) + 2;
         }
-        let (what, room) = (seen(reading), WIDTH.saturating_sub(begin));
+        let (what, room) = (seen(reading), width().saturating_sub(begin));
         if what.width() <= room {
             out.push_str(&what);
         } else if reading.status == Status::Ok && reading.held.is_none() {
@@ -204,67 +203,5 @@ fn style(status: Status) -> Style {
         Status::Unknown => UNSURE,
         Status::Warning => CARE,
         Status::Critical => BAD,
-    }
-}
-
-/// The text in lines that end before [`WIDTH`], all but the first of them behind so many spaces.
-fn hung(text: &str, indent: usize) -> String {
-    let room = WIDTH.saturating_sub(indent).max(20);
-    let mut out = String::new();
-    let mut used = 0;
-    let fresh = |out: &mut String| out.push_str(&format!("\n{:indent$}", ""));
-    for word in words(text, room) {
-        let width = word.width();
-        if used > 0 && used + 1 + width > room {
-            fresh(&mut out);
-            used = 0;
-        } else if used > 0 {
-            out.push(' ');
-            used += 1;
-        }
-        if width <= room {
-            out.push_str(&word);
-            used += width;
-            continue;
-        }
-        for c in word.chars() {
-            let width = c.width().unwrap_or(0);
-            if used + width > room {
-                fresh(&mut out);
-                used = 0;
-            }
-            out.push(c);
-            used += width;
-        }
-    }
-    out
-}
-
-/// What stays on one line: words, and commands between backticks as far as they fit.
-fn words(text: &str, room: usize) -> Vec<String> {
-    let mut words: Vec<String> = Vec::new();
-    let mut open = false;
-    for word in text.split(' ') {
-        match words.last_mut() {
-            Some(last) if open && last.width() + 1 + word.width() <= room => last.push_str(&format!(" {word}")),
-            _ => words.push(word.to_owned()),
-        }
-        open ^= word.matches('`').count() % 2 == 1;
-    }
-    words
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lines_end_in_time_and_lose_nothing() {
-        let text = format!("one two {} three 東京東京 {}", "x".repeat(150), "word ".repeat(40).trim_end());
-        let hung = hung(&text, 60);
-        assert!(hung.lines().all(|l| l.width() <= WIDTH), "{hung}");
-        assert!(hung.lines().skip(1).all(|l| l.starts_with(&" ".repeat(60))), "{hung}");
-        let squeezed = |t: &str| t.split_whitespace().collect::<String>();
-        assert_eq!(squeezed(&hung), squeezed(&text));
     }
 }

@@ -2,14 +2,9 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::super::table::{bytes, grouped};
+use super::super::table::{bytes, counted, grouped};
 use crate::domain::harmless::line;
 use crate::domain::health::{Bound, Examination, Measure, Reading, Status, Unit, checks};
-
-/// `1 check`, `2 checks`.
-pub(in crate::report) fn counted(number: usize, word: &str) -> String {
-    if number == 1 { format!("1 {word}") } else { format!("{} {word}s", grouped(number as u64)) }
-}
 
 /// The word of a status where it must be seen.
 pub(super) fn loud(status: Status) -> &'static str {

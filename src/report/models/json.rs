@@ -63,7 +63,7 @@ fn list(overview: &Overview) -> Value {
 
 fn version(version: &ModelVersion) -> Value {
     json!({
-        "name": version.name, "version": version.version, "stage": given(&version.stage), "aliases": version.aliases,
+        "model": version.name, "version": version.version, "stage": given(&version.stage), "aliases": version.aliases,
         "status": version.status, "status_message": given(&version.status_message),
         "created": moment(version.created), "updated": moment(version.updated),
         "description": version.description, "source": masked(&version.source), "run_id": given(&version.run_id),
@@ -74,7 +74,7 @@ fn version(version: &ModelVersion) -> Value {
 fn run(run: &Run) -> Value {
     json!({
         "id": run.id, "name": run.name, "experiment_id": run.experiment_id, "status": run.status,
-        "start": moment(run.start), "end": moment(run.end),
+        "started": moment(run.start), "finished": moment(run.end),
         "milliseconds": run.start.zip(run.end).map(|(start, end)| end.saturating_sub(start)),
         "deleted": run.deleted, "artifact_uri": masked(&run.artifact_uri), "tags": map(&run.tags),
     })
@@ -127,7 +127,7 @@ fn mlmodel(model: &MlModel) -> Value {
 
 fn files(files: &Files) -> Value {
     json!({
-        "count": files.count, "bytes": files.bytes, "whole": files.whole,
+        "count": files.count, "bytes": files.bytes, "complete": files.whole,
         "files": files.files.iter().map(|(path, bytes)| json!({"path": path, "bytes": bytes})).collect::<Vec<_>>(),
     })
 }
@@ -152,18 +152,18 @@ fn detail(detail: &Detail) -> Value {
 }
 
 fn pair((name, version): &(String, u64)) -> Value {
-    json!({"name": name, "version": version})
+    json!({"model": name, "version": version})
 }
 
 fn show(shown: &Shown) -> Value {
     match shown {
         Shown::Model(model, versions) => json!({
-            "is": "model", "name": model.name, "created": moment(model.created), "updated": moment(model.updated),
+            "kind": "model", "name": model.name, "created": moment(model.created), "updated": moment(model.updated),
             "description": model.description, "tags": map(&model.tags), "aliases": aliases(&model.aliases),
             "versions": versions.iter().map(version).collect::<Vec<_>>(),
         }),
         Shown::Version(shown) => {
-            let mut value = json!({"is": "version"});
+            let mut value = json!({"kind": "version"});
             merge(&mut value, version(&shown.version));
             merge(&mut value, detail(&shown.detail));
             merge(
@@ -173,7 +173,7 @@ fn show(shown: &Shown) -> Value {
             value
         }
         Shown::Logged(shown) => {
-            let mut value = json!({"is": "logged_model"});
+            let mut value = json!({"kind": "logged_model"});
             merge(&mut value, logged(&shown.model));
             merge(&mut value, detail(&shown.detail));
             let more = json!({
@@ -189,7 +189,7 @@ fn show(shown: &Shown) -> Value {
 fn registered(registered: &Registered) -> Value {
     let origin = &registered.origin;
     json!({
-        "name": registered.model, "version": registered.version.as_ref().map(|v| v.version),
+        "model": registered.model, "version": registered.version.as_ref().map(|v| v.version),
         "status": registered.version.as_ref().map(|v| &v.status), "new_model": registered.new_model,
         "source": masked(&origin.source), "run_id": given(&origin.run_id), "model_id": given(&origin.model_id),
         "tags": map(&registered.tags), "signature": origin.mlmodel.signature.as_ref().map(signature),

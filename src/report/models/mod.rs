@@ -7,8 +7,9 @@ use jiff::Timestamp;
 
 pub(super) use json::value;
 
-use super::health::words::{age, amount, counted};
+use super::health::words::{age, amount};
 use super::human::{BOLD, GOOD, painted};
+use super::table::counted;
 use super::table::table;
 use crate::domain::harmless::{line, short};
 use crate::domain::health::Unit;

@@ -2,7 +2,7 @@
 
 use super::super::human::{BAD, BOLD, CARE, painted};
 use super::super::json::time;
-use super::super::table::{bytes, grouped, seconds, table};
+use super::super::table::{bytes, counted, grouped, seconds, table};
 use super::{CELL, NAME, ago, aliases, instant, number};
 use crate::domain::harmless::{line, short};
 use crate::domain::signature::{Field, Signature};
@@ -190,7 +190,7 @@ fn files(files: &Files) -> String {
         out.push_str(&format!("\n{}", table(&["file", "size"], rows, &[1])));
     }
     let least = if files.whole { "" } else { "at least " };
-    out.push_str(&format!("{least}{} files, {}", grouped(files.count), bytes(files.bytes)));
+    out.push_str(&format!("{least}{}, {}", counted(files.count, "file"), bytes(files.bytes)));
     let more = files.count.saturating_sub(LISTED as u64);
     out.push_str(&if more > 0 { format!("; {} not shown: --output json\n", grouped(more)) } else { "\n".to_owned() });
     out

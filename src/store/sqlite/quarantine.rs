@@ -275,7 +275,7 @@ impl Quarantine {
                         values.insert(name.to_owned(), value(row.get_ref(index + 2)?));
                     }
                     let (id, why): (i64, String) = (row.get(0)?, row.get(1)?);
-                    Ok(json!({"table": shape.name, "rowid": id, "why": why, "row": values}))
+                    Ok(json!({"table": shape.name, "rowid": id, "reason": why, "row": values}))
                 };
                 let line = line().of_source(&self.original)?;
                 writeln!(out, "{line}")

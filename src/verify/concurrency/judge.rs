@@ -17,11 +17,16 @@ fn columns(columns: &[(&str, &str, bool)]) -> Vec<(String, String, bool)> {
 
 fn ms(value: f64) -> Figure {
     let text = if value < 100.0 { format!("{value:.1} ms") } else { format!("{value:.0} ms") };
-    Figure::number(value, text)
+    Figure::number(rounded(value), text)
+}
+
+/// To a tenth: no more of it was measured.
+fn rounded(value: f64) -> f64 {
+    (value * 10.0).round() / 10.0
 }
 
 fn rate(value: f64) -> Figure {
-    Figure::number(value, format!("{value:.1}"))
+    Figure::number(rounded(value), format!("{value:.1}"))
 }
 
 /// The figures of a run.
@@ -170,7 +175,7 @@ impl<'a> Judged<'a> {
         let mut found = Vec::new();
         let mut find = |name: &str, on: &str, told: String, hint: &str| {
             let hint = Some(hint.to_owned());
-            found.push(Finding { name: name.to_owned(), on: on.to_owned(), told, hint });
+            found.push(Finding { id: name.to_owned(), object: on.to_owned(), what: told, hint });
         };
         let (count, failed) = self.counts();
         if failed > self.limits.max_errors {

@@ -18,6 +18,7 @@ pub use baseline::Baseline;
 use crate::artifact::Waiting;
 use crate::backup::place::Ways;
 use crate::domain::address::{PgAddress, StoreAddress};
+use crate::domain::count::counted;
 use crate::domain::failure::{Failure, Outcome};
 use crate::domain::tracking::{Pairs, value};
 use crate::domain::verify::account::{Account, Finding, Step, Verdict};
@@ -160,7 +161,7 @@ pub fn verify(
     let seen = watch.map(Watch::end);
     let judged = Judged::new(&job.measured, took, &request.limits, request.baseline.as_ref());
     let (operations, failed) = judged.counts();
-    let evidence = format!("{operations} operations of {} writers, {failed} failed", request.writers);
+    let evidence = format!("{operations} operations of {}, {failed} failed", counted(request.writers, "writer"));
     let written = match written.flatten() {
         Ok(written) => written,
         Err(failure) => {
@@ -174,16 +175,15 @@ pub fn verify(
     step(account, "write", begun, verdict, evidence);
     count(account, request, &written, operations, failed);
     if job.stop.load(Ordering::SeqCst) {
-        account.noted.push(Finding {
-            name: "ended_early".to_owned(),
-            on: "the writers".to_owned(),
-            told: format!(
-                "they ended after {} runs in {:.0} s, as no more than {MOST_IN_ALL} runs and {MOST} points are kept in mind",
-                written.len(),
-                took.as_secs_f64()
-            ),
-            hint: Some("a shorter --duration, or fewer --writers or --metrics".to_owned()),
-        });
+        let what = format!(
+            "they ended after {} runs in {:.0} s, as no more than {MOST_IN_ALL} runs and {MOST} points are kept in mind",
+            written.len(),
+            took.as_secs_f64()
+        );
+        account.noted.push(
+            Finding::new("ended_early", "the writers", what)
+                .hint("a shorter --duration, or fewer --writers or --metrics"),
+        );
     }
     let seen = match seen {
         Some(Ok(seen)) => Some(seen),
@@ -207,7 +207,7 @@ fn watch(address: &PgAddress, id: &str, ways: &Ways) -> Watch {
 }
 
 fn step(account: &mut Account, name: &str, begun: Instant, verdict: Verdict, evidence: String) {
-    account.steps.push(Step { name: name.to_owned(), verdict, took: begun.elapsed(), evidence });
+    account.steps.push(Step::new(name, begun.elapsed(), verdict, evidence));
 }
 
 fn prepare(client: &Client, markers: &mut Markers, request: &Request, waiting: &Waiting) -> Outcome<Vec<String>> {
@@ -302,17 +302,18 @@ fn read_back(
     match read {
         Ok(read) => {
             let faults: u64 = read.faults.values().sum();
-            let evidence = format!("{} runs and {} points, {faults} faults", read.runs, read.points);
+            let evidence = format!(
+                "{} and {}, {}",
+                counted(read.runs, "run"),
+                counted(read.points, "point"),
+                counted(faults, "fault")
+            );
             let verdict = if faults == 0 { Verdict::Passed } else { Verdict::Failed };
             step(account, "read back", begun, verdict, evidence);
             account.counts.extend([("read_runs".to_owned(), read.runs), ("read_points".to_owned(), read.points)]);
             account.counts.extend(read.faults.iter().map(|(fault, n)| ((*fault).to_owned(), *n)));
-            account.findings.extend(read.wrong.into_iter().map(|wrong| Finding {
-                name: wrong.fault.to_owned(),
-                on: wrong.on,
-                told: wrong.told,
-                hint: None,
-            }));
+            let findings = read.wrong.into_iter().map(|wrong| Finding::new(wrong.fault, wrong.on, wrong.told));
+            account.findings.extend(findings);
         }
         Err(failure) => {
             if client_is_gone(client, waiting)? {

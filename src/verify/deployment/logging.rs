@@ -2,6 +2,7 @@
 
 use super::model::Model;
 use super::{Logged, Trial, Uploaded, must, right};
+use crate::domain::count::counted;
 use crate::domain::failure::{Failure, Outcome};
 use crate::domain::tracking::{MetricPoint, Run, value};
 use crate::mlflow::Batch;
@@ -99,7 +100,7 @@ impl Trial<'_> {
         }
         place.settle()?;
         let bytes: usize = files.iter().map(|f| f.content.len()).sum();
-        let evidence = format!("{} files, {bytes} bytes, {} to {address}", files.len(), place.way());
+        let evidence = format!("{}, {bytes} bytes, {} to {address}", counted(files.len(), "file"), place.way());
         right(Uploaded { address: address.to_owned(), files }, evidence)
     }
 
