@@ -228,6 +228,7 @@ guides! {
     readme: "README.md",
     archive: "docs/archive.md",
     backup: "docs/backup.md",
+    configuration: "docs/configuration.md",
     filestore: "docs/filestore.md",
     health: "docs/health.md",
     postgresql: "docs/postgresql.md",

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::human::{BAD, BOLD, CARE, GOOD, painted};
 use super::json::plan_value;
-use super::table::{bytes, counted, grouped, seconds, table};
+use super::table::{bytes, counted, fitted, grouped, seconds, table};
 use crate::backup::create::Created;
 use crate::backup::manifest::{Artifacts, Database, Manifest, Scope};
 use crate::backup::prune;
@@ -150,6 +150,11 @@ fn manifest(manifest: &Manifest) -> Value {
     value
 }
 
+/// The day of a time: `2026-11-22`.
+fn day(time: Option<&str>) -> String {
+    time.map_or("never", |time| time.get(..10).unwrap_or(time)).to_owned()
+}
+
 pub(super) fn list(listed: &[Listed]) -> String {
     let rows = listed
         .iter()
@@ -164,8 +169,8 @@ pub(super) fn list(listed: &[Listed]) -> String {
                     grouped(m.database.rows("runs")),
                     grouped(m.database.rows("registered_models")),
                     state(m),
-                    one.proof.verified.clone().unwrap_or_else(|| "never".to_owned()),
-                    one.proof.drilled.clone().unwrap_or_else(|| "never".to_owned()),
+                    day(one.proof.verified.as_deref()),
+                    day(one.proof.drilled.as_deref()),
                 ]),
                 other => {
                     let state = if other.is_some() { "DAMAGED" } else { "unfinished" };
@@ -177,8 +182,9 @@ pub(super) fn list(listed: &[Listed]) -> String {
             row
         })
         .collect();
-    let head = ["id", "time", "size", "new", "runs", "models", "state", "verified", "drilled", "pinned"];
-    table(&head, rows, &[2, 3, 4, 5])
+    let head = ["backup", "started", "size", "new", "runs", "models", "state", "verified", "drilled", "pinned"];
+    // The id tells the time.
+    fitted(&head, rows, &[2, 3, 4, 5], &["started", "models", "runs", "new", "drilled", "verified"])
 }
 
 /// A word as a shell takes it.

@@ -3,7 +3,7 @@
 use anstyle::{AnsiColor, Style};
 
 use super::config;
-use super::table::{bytes, counted, grouped, seconds, table};
+use super::table::{bytes, counted, fitted, grouped, said, seconds, table};
 use super::{Result, health, init_view, models};
 use super::{backup, cleanup, cleanup_orphans, doctor, promote, verify};
 use crate::demo::Shown;
@@ -72,16 +72,20 @@ pub(super) fn text(result: &Result<'_>) -> String {
 
 /// The text of a failure: what failed and what to do next.
 pub(super) fn failure(failure: &Failure) -> String {
-    let mut text = format!("{} {}\n", painted(BAD, "error:"), failure.message);
+    let mut text = labelled(BAD, "error:", &failure.message);
     if let Some(hint) = &failure.hint {
-        text.push_str(&format!("{} {hint}\n", painted(BOLD, "hint:")));
+        text.push_str(&labelled(BOLD, "hint:", hint));
     }
     text
 }
 
 /// A warning's line.
 pub(super) fn warning(warning: &str) -> String {
-    format!("{} {warning}\n", painted(CARE, "warning:"))
+    labelled(CARE, "warning:", warning)
+}
+
+fn labelled(style: anstyle::Style, label: &str, text: &str) -> String {
+    said(&painted(style, label), label.len(), text)
 }
 
 fn end_text(end: &End) -> String {
@@ -221,7 +225,7 @@ fn migrated_text(migrated: &Migrated) -> String {
         })
         .collect();
     let empty = migrated.tables.len() - rows.len();
-    out.push_str(&table(&["table", "rows", "digest", "target"], rows, &[1]));
+    out.push_str(&fitted(&["table", "rows", "digest", "target"], rows, &[1], &["digest"]));
     if empty > 0 {
         out.push_str(&format!(" and {} without rows\n", counted(empty, "table")));
     }
@@ -279,7 +283,7 @@ fn compared_text(compared: &Compared) -> String {
             ]
         })
         .collect();
-    out.push_str(&table(&["table", "source rows", "target rows", "digest", "verdict"], rows, &[1, 2]));
+    out.push_str(&fitted(&["table", "source rows", "target rows", "digest", "verdict"], rows, &[1, 2], &["digest"]));
     let empty = compared.tables.len() - worth.len();
     if empty > 0 {
         out.push_str(&format!(" and {} without rows on both sides\n", counted(empty, "table")));

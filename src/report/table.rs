@@ -10,9 +10,16 @@ const WIDTH: usize = 100;
 /// Nobody reads lines that are wider, and narrower ones hold no word.
 const TERMINALS: core::ops::RangeInclusive<usize> = 40..=200;
 
-/// The width of the terminal that is printed to; `None`: it is none, and a line is as long as it has to be.
+/// Blanks beside the text of a cell.
+const PADDING: usize = 2;
+
+/// The width of the terminal that results are printed to; `None`: it is none, and a line is as long as it has to be.
 fn terminal() -> Option<usize> {
-    let columns = rustix::termios::tcgetwinsize(std::io::stdout()).ok()?.ws_col;
+    width_of(std::io::stdout())
+}
+
+fn width_of(stream: impl std::os::fd::AsFd) -> Option<usize> {
+    let columns = rustix::termios::tcgetwinsize(stream).ok()?.ws_col;
     // A terminal that does not know its size says 0.
     (columns > 0).then(|| usize::from(columns).clamp(*TERMINALS.start(), *TERMINALS.end()))
 }
@@ -37,6 +44,30 @@ pub(super) fn table(head: &[&str], rows: Vec<Vec<String>>, numbers: &[usize]) ->
     format!("{}\n", lines.join("\n"))
 }
 
+/// The same, but where it is wider than the terminal the first of these columns goes, then the next: programs have all
+/// of them, and so has a wider terminal.
+pub(super) fn fitted(head: &[&str], rows: Vec<Vec<String>>, numbers: &[usize], least: &[&str]) -> String {
+    let Some(room) = terminal() else { return table(head, rows, numbers) };
+    let wide = |index: usize, title: &str| {
+        let cells = rows.iter().filter_map(|row| row.get(index));
+        cells.map(|cell| cell.width()).chain([title.width()]).max().unwrap_or_default() + PADDING
+    };
+    let mut columns: Vec<(usize, &str, usize)> =
+        head.iter().enumerate().map(|(index, title)| (index, *title, wide(index, title))).collect();
+    for gone in least {
+        if columns.iter().map(|(.., wide)| wide).sum::<usize>() <= room {
+            break;
+        }
+        columns.retain(|(_, title, _)| title != gone);
+    }
+    let head: Vec<&str> = columns.iter().map(|(_, title, _)| *title).collect();
+    let cell = |row: &Vec<String>, index: usize| row.get(index).cloned().unwrap_or_default();
+    let rows = rows.iter().map(|row| columns.iter().map(|(index, ..)| cell(row, *index)).collect()).collect();
+    let numbers: Vec<usize> =
+        columns.iter().enumerate().filter(|(_, (index, ..))| numbers.contains(index)).map(|(place, _)| place).collect();
+    table(&head, rows, &numbers)
+}
+
 /// Where lines of sentences end.
 pub(super) fn width() -> usize {
     terminal().unwrap_or(WIDTH)
@@ -44,19 +75,27 @@ pub(super) fn width() -> usize {
 
 /// The text in lines that end before [`width`], all but the first of them behind so many spaces.
 pub(super) fn hung(text: &str, indent: usize) -> String {
-    let room = width().saturating_sub(indent).max(20);
+    broken(text, width(), indent, indent)
+}
+
+/// Lines that end before the width. The first one begins in that column, the others behind so many spaces.
+fn broken(text: &str, width: usize, begin: usize, indent: usize) -> String {
+    let room = width.saturating_sub(indent).max(20);
     let mut out = String::new();
-    let mut used = 0;
+    let mut used = begin.saturating_sub(indent);
+    let mut bare = true;
     let fresh = |out: &mut String| out.push_str(&format!("\n{:indent$}", ""));
     for word in words(text, room) {
         let width = word.width();
-        if used > 0 && used + 1 + width > room {
+        let gap = usize::from(!bare);
+        if used > 0 && used + gap + width > room {
             fresh(&mut out);
             used = 0;
-        } else if used > 0 {
+        } else if gap > 0 {
             out.push(' ');
-            used += 1;
+            used += gap;
         }
+        bare = false;
         if width <= room {
             out.push_str(&word);
             used += width;
@@ -71,6 +110,20 @@ pub(super) fn hung(text: &str, indent: usize) -> String {
             out.push(c);
             used += width;
         }
+    }
+    out
+}
+
+/// A sentence for standard error behind its label, which takes so many columns; broken where that is a terminal. Lines
+/// that it has of its own stay.
+pub(super) fn said(label: &str, columns: usize, text: &str) -> String {
+    let Some(width) = width_of(std::io::stderr()) else { return format!("{label} {text}\n") };
+    let mut out = format!("{label} ");
+    for (number, line) in text.lines().enumerate() {
+        let words = line.trim_start();
+        let lead = if number == 0 { 0 } else { line.len() - words.len() };
+        let begin = if number == 0 { columns + 1 } else { lead };
+        out.push_str(&format!("{:lead$}{}\n", "", broken(words, width, begin, lead + 2)));
     }
     out
 }
