@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use percent_encoding::percent_decode_str;
 
 use crate::domain::address::shown;
+use crate::domain::harmless;
 
 /// Where artifacts are, or whom to ask.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -134,8 +135,12 @@ fn by_id(text: &str) -> Option<ArtifactAddress> {
     }
 }
 
-/// What stands before the last `@` of the authority is a user and maybe a password.
+/// What stands before the last `@` of the authority is a user and maybe a password; what a query is signed with is one.
 fn masked(text: &str) -> String {
+    harmless::masked(&without_login(text))
+}
+
+fn without_login(text: &str) -> String {
     let text: String = text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
     let Some((scheme, rest)) = text.split_once("://") else { return text };
     let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, HashSet};
 use crate::domain::cell::{Batch, Cell};
 use crate::domain::digest::{RowHasher, TableDigest};
 use crate::domain::failure::Outcome;
+use crate::domain::harmless;
 use crate::domain::table::Shape;
 use crate::engine::copy::{Work, count, digest};
 use crate::engine::event::Event;
@@ -296,21 +297,10 @@ pub fn show(batch: &Batch, cell: Cell) -> String {
     }
 }
 
-/// Artifact addresses may hold a password (`ftp://user:password@host/`).
-fn without_password(text: &str) -> String {
-    let Some((scheme, rest)) = text.split_once("://") else { return text.to_owned() };
-    let authority = rest.split('/').next().unwrap_or_default();
-    match authority.rsplit_once('@').and_then(|(user, _)| user.split_once(':')) {
-        Some((user, password)) => {
-            format!("{scheme}://{user}:***{}", rest.get(user.len() + 1 + password.len()..).unwrap_or_default())
-        }
-        None => text.to_owned(),
-    }
-}
-
+/// Artifact addresses may hold a password (`ftp://user:password@host/`), or what they are signed with.
 fn show_text(bytes: &[u8]) -> String {
     const SHOWN: usize = 80;
-    let text = without_password(&String::from_utf8_lossy(bytes));
+    let text = harmless::masked(&String::from_utf8_lossy(bytes));
     let count = text.chars().count();
     if count <= SHOWN {
         return format!("{text:?}");

@@ -3,10 +3,14 @@
 use std::error::Error;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use rustls::{AlertDescription, CertificateError};
+use secrecy::ExposeSecret;
 use serde::Deserialize;
 
 use crate::domain::failure::Failure;
+use crate::domain::harmless;
 use crate::domain::server::{Connection, Credentials};
 
 /// What is wrong, for code that must tell one from the other.
@@ -79,6 +83,7 @@ impl Trouble {
     }
 
     pub(super) fn malformed(connection: &Connection, what: impl std::fmt::Display) -> Trouble {
+        let what = clip(connection, &what.to_string());
         let failure = Failure::unreachable(format!("{}: {what}", connection.address));
         Trouble::new(Fault::Malformed, failure.hint("is this address an MLflow tracking server's?"))
     }
@@ -130,7 +135,7 @@ pub(super) fn broken(connection: &Connection, connect: Duration, error: &reqwest
     while let Some(cause) = reason.source() {
         reason = cause;
     }
-    let failure = Failure::unreachable(format!("{address}: {}", clip(&reason.to_string())));
+    let failure = Failure::unreachable(format!("{address}: {}", clip(connection, &reason.to_string())));
     let failure = if error.is_connect() {
         failure.hint("is the server running, and is this its address? (MLFLOW_TRACKING_URI, --tracking-uri)")
     } else if !address.secure {
@@ -235,9 +240,9 @@ pub(super) fn refused(connection: &Connection, answer: &Refused<'_>) -> Trouble 
     let told: Option<Told> = serde_json::from_slice(answer.body).ok();
     let code = told.as_ref().map(|t| t.error_code.as_str().map_or_else(|| t.error_code.to_string(), str::to_owned));
     let said = match (&told, &code) {
-        (Some(told), Some(code)) => format!("{}: {}", clip(code), clip(&told.message)),
+        (Some(told), Some(code)) => format!("{}: {}", clip(connection, code), clip(connection, &told.message)),
         _ if text.trim_start().starts_with('<') => "a web page".to_owned(),
-        _ => clip(&text),
+        _ => clip(connection, &text),
     };
     let status = answer.status;
     let about = |what: &str| format!("{address}: {what} ({status}, {said})");
@@ -281,7 +286,8 @@ pub(super) fn refused(connection: &Connection, answer: &Refused<'_>) -> Trouble 
         ),
         (300..=399, _) => {
             let to = answer.location.map_or("elsewhere", |l| l.split(['?', '#']).next().unwrap_or(l));
-            let failure = Failure::unreachable(format!("{address}: the server sends us to {} ({status})", clip(to)));
+            let failure =
+                Failure::unreachable(format!("{address}: the server sends us to {} ({status})", clip(connection, to)));
             (Fault::Malformed, failure.hint("give that address as the tracking server's, if it is one"))
         }
         (429 | 500.., _) => (Fault::Server(status), Failure::unreachable(about("the server failed"))),
@@ -309,9 +315,20 @@ fn credentials(connection: &Connection) -> String {
     }
 }
 
-/// A server's words, as much as fits a line.
-fn clip(text: &str) -> String {
+/// A server's words, as much as fits a line, and not what it was sent to know who asks: proxies, and servers that are
+/// debugged, repeat that.
+fn clip(connection: &Connection, text: &str) -> String {
     const MOST: usize = 300;
+    let text = match &connection.credentials {
+        Credentials::None => text.to_owned(),
+        Credentials::Bearer(token) => harmless::without(text, [token.expose_secret()]),
+        Credentials::Basic { user, password } => {
+            let password = password.expose_secret();
+            let coded = STANDARD.encode(format!("{user}:{password}"));
+            harmless::without(text, [coded.as_str(), password])
+        }
+    };
+    let text = harmless::masked(&text);
     let plain: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     let mut words = plain.split_whitespace().collect::<Vec<_>>().join(" ");
     if let Some((at, _)) = words.char_indices().nth(MOST) {

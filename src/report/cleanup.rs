@@ -11,6 +11,7 @@ use crate::cleanup::gather::OldRun;
 use crate::cleanup::undo::{Batched, Undone};
 use crate::cleanup::{Cleaned, Cleanup, Plan, Sizes};
 use crate::domain::cleanup::select::ExperimentFacts;
+use crate::domain::harmless::masked;
 use crate::state::Told;
 
 /// Lines of a list on the terminal; documents have all.
@@ -238,7 +239,7 @@ fn one_value(plan: &Plan) -> Value {
     let experiment = |f: &ExperimentFacts| {
         json!({
             "id": f.experiment.id, "name": f.experiment.name, "runs": f.runs, "last_activity": at(f.active),
-            "artifact_location": f.experiment.artifact_location,
+            "artifact_location": masked(&f.experiment.artifact_location),
         })
     };
     let run = |old: &OldRun| {

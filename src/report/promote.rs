@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::human::{BAD, BOLD, CARE, GOOD, painted};
 use super::table::table;
+use crate::domain::harmless::masked;
 use crate::domain::promotion::gate::{Gate, Verdict};
 use crate::domain::promotion::history::{Reign, Told};
 use crate::domain::promotion::place::Standing;
@@ -166,7 +167,7 @@ pub(super) fn plan_value(plan: &Plan) -> Value {
         "model": plan.challenger.name,
         "version": plan.challenger.version,
         "run_id": plan.challenger.run_id,
-        "source": plan.challenger.source,
+        "source": masked(&plan.challenger.source),
         "from": plan.challenger.stage,
         "to": plan.to.to_string(),
         "stage": plan.to.stage.map(|stage| stage.word()),

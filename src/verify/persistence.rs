@@ -20,6 +20,7 @@ use crate::domain::address::StoreAddress;
 use crate::domain::artifact_address::ArtifactAddress;
 use crate::domain::count::counted;
 use crate::domain::failure::{Failure, Kind as Fault, Outcome};
+use crate::domain::harmless;
 use crate::domain::verify::account::{Account, Finding, Step, Verdict};
 use crate::domain::verify::fingerprint::{Kind, Rules};
 use crate::domain::verify::ledger::Ledger;
@@ -487,7 +488,7 @@ fn told(ledger: &Ledger) -> String {
 /// What is done, a sentence each. `database`: its address is known.
 pub fn procedure(wish: &Wish, database: bool) -> Vec<String> {
     let restart = match &wish.way {
-        Way::Command(command) => format!("The server is restarted by `{command}`"),
+        Way::Command(command) => format!("The server is restarted by `{}`", harmless::masked(command)),
         Way::Unit(unit) => format!("The server is restarted by `{}`", unit.restart()),
         Way::Hand => "The server is restarted by hand".to_owned(),
     };

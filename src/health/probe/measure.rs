@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::domain::address::StoreAddress;
 use crate::domain::condition::json_path;
+use crate::domain::harmless;
 use crate::domain::health::settings::Probe;
 use crate::domain::health::{Reading, Status};
 use crate::engine::cancel::Cancel;
@@ -259,6 +260,7 @@ fn valued(text: &str, took: Duration) -> Seen {
 }
 
 fn clip(text: &str) -> String {
-    let plain: String = text.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).take(200).collect();
+    let plain: String =
+        harmless::masked(text.trim()).chars().map(|c| if c.is_control() { ' ' } else { c }).take(200).collect();
     plain
 }

@@ -14,6 +14,7 @@ use super::tls::Tls;
 use super::{parameters, target_failure, text, tls};
 use crate::domain::address::PgAddress;
 use crate::domain::failure::{Failure, Outcome};
+use crate::domain::harmless;
 use crate::engine::cancel::Cancel;
 use crate::engine::patience::within;
 
@@ -238,7 +239,7 @@ impl Postgres {
         loop {
             match receive.recv_timeout(Duration::from_millis(100)) {
                 Ok(Ok(client)) => return Ok(client),
-                Ok(Err(error)) => return Err(Refusal { words: text(&error), error: Some(error) }),
+                Ok(Err(error)) => return Err(Refusal { words: self.unsaid(&text(&error)), error: Some(error) }),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return Err(Refusal::said("the driver failed")),
             }
@@ -249,6 +250,12 @@ impl Postgres {
                 return Err(Refusal::said(&format!("no answer within {} s", limit.as_secs())));
             }
         }
+    }
+
+    /// A refusal without the passwords that were tried: what stands between may repeat them.
+    fn unsaid(&self, words: &str) -> String {
+        let known = self.address.file_passwords.iter().flatten().chain(&self.address.password);
+        harmless::without(words, known.map(ExposeSecret::expose_secret))
     }
 
     fn refused(&self, words: &str, error: Option<&postgres::Error>) -> Failure {

@@ -25,10 +25,15 @@ use std::error::Error as _;
 use postgres::error::SqlState;
 
 use crate::domain::failure::{Failure, Kind};
+use crate::domain::harmless;
 
-/// What PostgreSQL or the driver says, in one line, with SQLSTATE. Never holds a password: neither the server nor the
-/// driver puts one into an error.
+/// What PostgreSQL or the driver says, in one line, with SQLSTATE. Neither puts a password into an error of its own, but a
+/// pooler, a trigger or a foreign table may repeat how it connected: what shows itself as one is masked.
 fn text(error: &postgres::Error) -> String {
+    harmless::masked(&said(error))
+}
+
+fn said(error: &postgres::Error) -> String {
     if let Some(db) = error.as_db_error() {
         let mut text = db.message().to_owned();
         // "Failing row contains (...)" would show whole rows, with whatever secrets are in them; keys are fine.
