@@ -13,6 +13,7 @@ use crate::artifact::files::{Entry, Files, Met, There};
 use crate::domain::address::StoreAddress;
 use crate::domain::artifact_address::ArtifactAddress;
 use crate::domain::failure::{Failure, Kind, Outcome};
+use crate::domain::harmless;
 use crate::engine::copy::Work;
 use crate::engine::event::Event;
 use crate::engine::pool;
@@ -258,7 +259,7 @@ impl Maker<'_> {
         let (all, stored) = (ledger.all()?, ledger.stored()?);
         Ok(Artifacts {
             scope: request.scope,
-            roots: references.roots,
+            roots: references.roots.iter().map(|root| told(root)).collect(),
             main: references.main,
             list,
             files: all.files,
@@ -299,7 +300,7 @@ impl Maker<'_> {
         for manifest in before.into_iter().chain(newest) {
             let counted = before.is_some_and(|before| before.id == manifest.id);
             let places: Vec<Option<usize>> =
-                manifest.artifacts.roots.iter().map(|root| roots.iter().position(|r| r == root)).collect();
+                manifest.artifacts.roots.iter().map(|root| roots.iter().position(|r| told(r) == *root)).collect();
             let read = self.repository.read_list(manifest, &mut |mut line| {
                 if let Some(Some(place)) = places.get(line.root as usize) {
                     if let Some(count) = known.get_mut(*place).filter(|_| counted) {
@@ -546,4 +547,14 @@ impl Maker<'_> {
 
 fn now() -> String {
     jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+/// A root as the manifest names it: as the database does, for a restore looks for that there. But what opens a store that
+/// is not served, or another server's, is masked: its files are not taken along, and its addresses stay.
+fn told(root: &str) -> String {
+    match ArtifactAddress::parse(root) {
+        ArtifactAddress::Elsewhere { shown, .. } => shown,
+        ArtifactAddress::Proxy { host: Some(_), .. } => harmless::masked(root),
+        _ => root.to_owned(),
+    }
 }

@@ -106,7 +106,8 @@ pub struct Unread {
 pub struct Artifacts {
     /// Which.
     pub scope: Scope,
-    /// The addresses that paths of the list stand below, by their numbers, as they stand in the database.
+    /// The addresses that paths of the list stand below, by their numbers, as they stand in the database; what
+    /// opens a store that is not served is masked.
     pub roots: Vec<String>,
     /// Which of the roots is the artifact root: the others lie beside it.
     pub main: usize,

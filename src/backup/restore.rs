@@ -174,6 +174,10 @@ fn moved(roots: &[String], main: usize, to: &str) -> Vec<Moved> {
         let address = ArtifactAddress::parse(&format!("{from}/"));
         match address {
             ArtifactAddress::Proxy { path, .. } => same(path),
+            // The backup does not tell what opens it, so no row can be found by it.
+            ArtifactAddress::Elsewhere { shown, .. } if shown.contains("***") => {
+                same(format!("other-roots/{}", folder_name(from)))
+            }
             _ if number == main || from == to => Moved { from: from.clone(), to: to.to_owned(), below: String::new() },
             _ => {
                 let below = format!("other-roots/{}", folder_name(from));
