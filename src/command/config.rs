@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use super::{Context, Ended};
 use crate::cli::config::{Config, Init};
 use crate::config::environment::Environment;
-use crate::config::{Flags, Settings, draft};
+use crate::config::{self, Flags, Settings, draft};
 use crate::domain::address::shown;
 use crate::domain::artifact_address::ArtifactAddress;
 use crate::domain::failure::{Failure, Outcome};
@@ -224,11 +224,13 @@ fn init(context: &Context, arguments: &Init) -> Result<u8, Ended> {
             .hint("run it on a terminal, or give --tracking-uri, --backend-store-uri, --artifact-root, --backup-to")
             .into());
     }
-    let text = draft::filled(&values)?;
     if context.dry_run {
-        report::raw(text.as_bytes());
+        // The file is its owner's alone, and what is printed is not.
+        let told: Vec<_> = values.iter().map(|(key, value)| (*key, config::told(key, value))).collect();
+        report::raw(draft::filled(&told)?.as_bytes());
         return Ok(0);
     }
+    let text = draft::filled(&values)?;
     if let Some(folder) = file.parent().filter(|f| !f.as_os_str().is_empty()) {
         std::fs::create_dir_all(folder)
             .map_err(|e| Failure::configuration(format!("{} cannot be made: {e}", shown(folder))))?;

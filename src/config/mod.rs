@@ -29,6 +29,7 @@ use crate::config::sections::Sections;
 use crate::domain::address::{StoreAddress, shown};
 use crate::domain::cleanup::rules::Written;
 use crate::domain::failure::{Failure, Outcome};
+use crate::domain::harmless;
 use crate::domain::health::settings::HealthSettings;
 use crate::domain::object_storage::S3Access;
 use crate::domain::promotion::place::CHAMPION;
@@ -580,10 +581,16 @@ fn masked(key: &str, secret: bool, text: &str) -> String {
         "tracking_uri" | "s3.endpoint_url" => {
             ServerAddress::parse(text).map_or_else(|_| hidden(), |address| address.to_string())
         }
-        "artifact_root" | "backup.to" => without_password(text),
+        "artifact_root" | "backup.to" => harmless::masked(text),
         _ if secret => "***".to_owned(),
         _ => text.to_owned(),
     }
+}
+
+/// A value as it may be shown where people know it from: as it was given, unless a secret is in it.
+pub fn told(key: &str, text: &str) -> String {
+    let shown = masked(key, false, text);
+    if shown.contains("***") { shown } else { text.to_owned() }
 }
 
 /// Whether a value that may hold a secret holds one.
@@ -599,27 +606,15 @@ fn holds_secret(key: &str, text: &str) -> bool {
     }
 }
 
-/// An address of artifacts without the password that it may hold (`ftp://user:password@host`).
-fn without_password(text: &str) -> String {
-    let masked = || {
-        let (scheme, rest) = text.split_once("://")?;
-        let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-        let (user, host) = authority.rsplit_once('@')?;
-        let (user, _) = user.split_once(':')?;
-        Some(format!("{scheme}://{user}:***@{host}{path}"))
-    };
-    masked().unwrap_or_else(|| text.to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn an_artifact_root_is_shown_without_its_password() {
-        assert_eq!(without_password("ftp://ada:hunt@er2@h:21/a@b"), "ftp://ada:***@h:21/a@b");
+        assert_eq!(harmless::masked("ftp://ada:hunt@er2@h:21/a@b"), "ftp://ada:***@h:21/a@b");
         for text in ["s3://bucket/a:b@c", "/srv/a", "./a@b:c", "ftp://ada@h/x", "mlflow-artifacts:/"] {
-            assert_eq!(without_password(text), text);
+            assert_eq!(harmless::masked(text), text);
         }
     }
 }
