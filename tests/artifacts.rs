@@ -21,7 +21,7 @@ use mlops::health::artifacts::{self, Artifacts, NONE_GONE};
 use mlops::mlflow::{Bounds, Client};
 
 use crate::flows::Server;
-use crate::support::{Killed, environment, folder, root, wait_for};
+use crate::support::{Killed, environment, folder, root, secrets, wait_for};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const ID: &str = "20260114T071500Z-0123abcd";
@@ -231,6 +231,7 @@ pub(crate) fn object_store(home: &Path, more: &[&str]) -> ObjectStore {
         fs::read_to_string(&ready).ok()
     });
     let told: BTreeMap<String, String> = serde_json::from_str(&told).unwrap();
+    secrets::plant(&told["secret"]);
     let key = S3Key { id: told["id"].clone(), secret: told["secret"].clone().into(), session_token: None };
     let access = S3Access {
         endpoint: Some(told["url"].clone()),

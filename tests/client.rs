@@ -18,6 +18,7 @@ use mlops::mlflow::{Bounds, Client, Fault, Pages, Reply, Runs, Trouble, certific
 use serde_json::{Value, json};
 
 use crate::flows::Server;
+use crate::support::secrets::TOKEN;
 use crate::support::{Killed, Said, folder, root};
 use crate::tls;
 
@@ -446,12 +447,12 @@ fn basic_auth_of_mlflow_takes_the_right_password_only() {
         assert_eq!(search(&right).await.unwrap().len(), 1);
         let wrong = search(&connection(&with("admin:hunter2@"))).await.unwrap_err();
         let none = search(&connection(&server.url)).await.unwrap_err();
-        let bearer = Connection { credentials: Credentials::Bearer("t0k3n".into()), ..connection(&server.url) };
+        let bearer = Connection { credentials: Credentials::Bearer(TOKEN.into()), ..connection(&server.url) };
         for trouble in [wrong, none, search(&bearer).await.unwrap_err()] {
             assert_eq!((&trouble.fault, trouble.failure.kind), (&Fault::Unauthorized, Kind::Configuration));
             let text = format!("{:?}", trouble.failure);
             assert!(text.contains("MLFLOW_TRACKING_USERNAME"), "{text}");
-            assert!(!text.contains("hunter2") && !text.contains("t0k3n"), "{text}");
+            assert!(!text.contains("hunter2") && !text.contains(TOKEN), "{text}");
         }
     });
 }

@@ -17,6 +17,7 @@ use mlops::health::database::{Question, Seen, ask, expected};
 use mlops::health::security;
 
 use crate::support::proxy::Proxy;
+use crate::support::secrets::RIGHT;
 use crate::support::{Database, folder, migrate, postgres, sample, wait_for};
 
 /// A question for all checks of the layer but the place of a file: test folders are temporary.
@@ -145,12 +146,12 @@ fn a_connection_that_fails_says_why() {
     }
 }
 
-/// A role of the shared cluster that needs its password, which is `right`.
+/// A role of the shared cluster that needs its password, which is [`RIGHT`].
 pub(crate) fn scram_role(admin: &Database, role: &str) {
     static CHANGED: Mutex<()> = Mutex::new(());
     let _one = CHANGED.lock().unwrap_or_else(PoisonError::into_inner);
     admin.execute(&format!(
-        "SET password_encryption = 'scram-sha-256'; DROP ROLE IF EXISTS {role}; CREATE ROLE {role} LOGIN PASSWORD 'right'"
+        "SET password_encryption = 'scram-sha-256'; DROP ROLE IF EXISTS {role}; CREATE ROLE {role} LOGIN PASSWORD '{RIGHT}'"
     ));
     let file = admin.socket().with_file_name("data").join("pg_hba.conf");
     let rules = fs::read_to_string(&file).unwrap();
@@ -415,9 +416,9 @@ fn a_stranger_who_is_let_in_is_critical_and_no_tls_a_warning() {
     // Linux takes 0.0.0.0 as this machine, and it is no loopback address.
     let open = judge(&through(&proxy, "0.0.0.0", &database, "mlops"));
     assert_eq!(open.status, Status::Critical, "{open:#?}");
-    let guarded = judge(&through(&proxy, "0.0.0.0", &database, "health_guarded:right"));
+    let guarded = judge(&through(&proxy, "0.0.0.0", &database, &format!("health_guarded:{RIGHT}")));
     assert_eq!(guarded.status, Status::Warning, "{guarded:#?}");
-    assert!(guarded.summary.contains("without TLS") && !format!("{guarded:?}").contains("right"));
+    assert!(guarded.summary.contains("without TLS") && !format!("{guarded:?}").contains(RIGHT));
     assert_eq!(judge(&through(&proxy, "127.0.0.1", &database, "mlops")).status, Status::Ok);
     assert_eq!(judge(&address(&database)).status, Status::Ok);
     proxy.stall();

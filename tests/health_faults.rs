@@ -12,9 +12,10 @@ use mlops::store::postgres::private::PrivateCluster;
 
 use crate::client::relay;
 use crate::flows::{Server, upgrade};
-use crate::health::{SECRET, Stack, request};
+use crate::health::{Stack, request};
 use crate::health_database::scram_role;
 use crate::support::proxy::Proxy;
+use crate::support::secrets::SECRET;
 use crate::support::{Database, Said, folder, mlops, programs, wait_for};
 
 /// What stands on a search.

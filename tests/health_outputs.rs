@@ -9,9 +9,10 @@ use jiff::{SignedDuration, Timestamp};
 use mlops::domain::health::Status;
 use serde_json::{Value, json};
 
-use crate::health::{Look, SECRET, TIMEOUT, look, tells_no_secret};
+use crate::health::{Look, TIMEOUT, look, tells_no_secret};
 use crate::health_report::{parse, prometheus_reads};
 use crate::support::listener::{Answer, Asked, Listener};
+use crate::support::secrets::SECRET;
 use crate::support::{Said, folder, mlops, run, sample, wait_for};
 
 /// A small stack, a SQLite file and a folder of artifacts, and a probe that a test turns on and off.

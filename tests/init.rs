@@ -10,11 +10,10 @@ use mlops::domain::address::StoreAddress;
 use mlops::store::postgres::private::PrivateCluster;
 
 use crate::flows;
+use crate::support::secrets::AWKWARD as PASSWORD;
 use crate::support::{
     Database, Said, folder, migrate, mlops, postgres, programs, python, run, sample, verify, wait_for,
 };
-
-const PASSWORD: &str = "hunter2: größer@'\"\\%";
 
 fn init(home: &Path, url: &str, more: &[&str]) -> Said {
     let mut command = mlops(home);

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use crate::flows::Server;
 use crate::health::request;
 use crate::support::reference::reference;
+use crate::support::secrets::SECRET;
 use crate::support::{Said, folder, mlops, postgres, root, sample};
 
 fn sources(folder: &Path, into: &mut String) {
@@ -99,7 +100,7 @@ impl Printed {
     #[track_caller]
     fn run(&self, code: i32, arguments: &[&str]) -> Value {
         let mut command = mlops(self.home.path());
-        command.env("ROLE_PASSWORD", "a new one").args(arguments).args(["--output", "json", "--progress", "none"]);
+        command.env("ROLE_PASSWORD", SECRET).args(arguments).args(["--output", "json", "--progress", "none"]);
         let document = Said::of(command.output().unwrap()).expect(code).json();
         self.keep(document["schema"].as_str().unwrap(), &document);
         document["result"].clone()

@@ -11,8 +11,7 @@ use secrecy::SecretString;
 
 use crate::support::examination::{bad_day, good_day};
 use crate::support::listener::{Answer, Listener};
-
-const KEY: &str = "5f0a1b2c-s3cr3t";
+use crate::support::secrets::KEY;
 
 fn sender() -> Sender {
     let provider = Arc::new(rustls::crypto::ring::default_provider());

@@ -10,6 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{OnceLock, mpsc};
 use std::time::Duration;
 
+use crate::support::secrets::RIGHT;
 use crate::support::{Said, folder, migrate, mlops, programs, removed_at_exit, sample, wait_for};
 
 /// A cluster on a port of 127.0.0.1 and a socket, and the certificates beside it:
@@ -36,7 +37,7 @@ const ROLES: &str = "
 CREATE ROLE only_tls LOGIN; CREATE ROLE only_plain LOGIN; CREATE ROLE either LOGIN; CREATE ROLE cert_user LOGIN;
 CREATE ROLE owner SUPERUSER LOGIN; CREATE ROLE reader LOGIN; ALTER ROLE reader SET default_transaction_read_only = on;
 SET password_encryption = 'scram-sha-256';
-CREATE ROLE scram_user LOGIN PASSWORD 'right'; CREATE ROLE both_user LOGIN PASSWORD 'right';
+CREATE ROLE scram_user LOGIN PASSWORD 'r1ght-5c02de'; CREATE ROLE both_user LOGIN PASSWORD 'r1ght-5c02de';
 ";
 
 pub(crate) fn openssl(folder: &Path, arguments: &str) {
@@ -290,7 +291,7 @@ fn client_certificates() {
     let env = [("PGSSLCERT", &*server.file("client.crt")), ("PGSSLKEY", &*server.file("client.key"))];
     server.both(home.path(), &url("cert_user", ""), &env, true);
     // clientcert=verify-full beside a password.
-    let password = [("PGPASSWORD", "right")];
+    let password = [("PGPASSWORD", RIGHT)];
     server.both(home.path(), &url("both_user", &server.client("client2")), &password, true);
     server.both(home.path(), &url("both_user", &server.client("client2")), &[("PGPASSWORD", "wrong")], false);
     server.both(home.path(), &url("both_user", &server.client("client")), &password, false);
@@ -383,7 +384,7 @@ fn limits_on_tls() {
 fn passwords_and_where_they_come_from() {
     let (home, server) = (folder(), server());
     let url = |parameters: &str| server.url("scram_user", "localhost", parameters);
-    let right = [("PGPASSWORD", "right")];
+    let right = [("PGPASSWORD", RIGHT)];
     for (parameters, taken) in [
         ("sslmode=require&channel_binding=require", true),
         ("sslmode=require&channel_binding=disable", true),
@@ -406,13 +407,13 @@ fn passwords_and_where_they_come_from() {
         path.display().to_string()
     };
     let line = |password: &str| format!("# ours\nlocalhost:{}:db:scram_user:{password}\n", server.port);
-    write(".pgpass", line("right"), 0o600);
+    write(".pgpass", line(RIGHT), 0o600);
     server.both(home.path(), &url(""), &[], true);
     server.both(home.path(), &url("").replace("localhost", "127.0.0.1"), &[], false);
     let said = server.both(home.path(), &url(&format!("passfile={}", write("p", line("wrong"), 0o600))), &[], false);
     assert!(said.err.contains("the password came from "), "{}", said.err);
-    server.both(home.path(), &url(""), &[("PGPASSFILE", &write("q", line("right"), 0o400))], true);
-    write(".pgpass", line("right"), 0o640);
+    server.both(home.path(), &url(""), &[("PGPASSFILE", &write("q", line(RIGHT), 0o400))], true);
+    write(".pgpass", line(RIGHT), 0o640);
     let said = server.both(home.path(), &url(""), &[], false);
     assert!(said.err.contains("others have access to it: chmod 600"), "{}", said.err);
 }

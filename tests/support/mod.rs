@@ -5,6 +5,7 @@ pub(crate) mod listener;
 pub(crate) mod proxy;
 pub(crate) mod reference;
 pub(crate) mod relay;
+pub(crate) mod secrets;
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -37,6 +38,7 @@ pub(crate) fn mlops(home: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mlops"));
     command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
     command.env("HOME", home).env("TMPDIR", home).env("MLOPS_STATE_DIR", home.join("state"));
+    command.envs(secrets::SURROUNDINGS);
     command.stdin(Stdio::null());
     command
 }
@@ -49,7 +51,16 @@ pub(crate) struct Said {
 }
 
 impl Said {
+    /// What it said; a secret in it fails the test. So in a run of the whole suite no command tells one.
+    #[track_caller]
     pub(crate) fn of(output: Output) -> Said {
+        secrets::none_in("stdout", &output.stdout);
+        secrets::none_in("stderr", &output.stderr);
+        Said::of_another(output)
+    }
+
+    /// The same of a program that is not mlops, where telling one is what it was run for.
+    pub(crate) fn of_another(output: Output) -> Said {
         Said {
             code: output.status.code().unwrap_or(-1),
             out: String::from_utf8(output.stdout).unwrap(),
@@ -73,9 +84,12 @@ impl Said {
     }
 }
 
-/// Runs the program with these arguments in a home of its own.
+/// Runs the program with these arguments in a home of its own. What it remembers there holds no secret either.
 pub(crate) fn run(home: &Path, arguments: &[&str]) -> Said {
-    Said::of(mlops(home).args(arguments).output().unwrap())
+    let said = Said::of(mlops(home).args(arguments).output().unwrap());
+    let leaks = secrets::below(&home.join("state"), &|_| false);
+    assert!(leaks.is_empty(), "{leaks:#?}");
+    said
 }
 
 /// `migrate sqlite-to-pg` without progress.
