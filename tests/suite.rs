@@ -60,6 +60,7 @@ mod properties;
 mod purge;
 mod recipes;
 mod runs;
+mod secrets;
 mod settings;
 mod snapshots;
 mod support;
