@@ -4,7 +4,8 @@
     python3 benches/report.py [--full] [--only NAME]... [--mlflow PYTHON]
 
 Without --full the stores are small enough for the whole to take about 15 minutes on 2 cores. --only runs some of them and
-leaves the other chapters of the page as they are. Needs what each of the benches needs (its head tells), the release build
+leaves the other chapters of the page as they are. PYTHON is that of an environment with the MLflow release whose schema
+the sample has (3.17): `mlflow gc` is run with it. Needs what each of the benches needs (its head tells), the release build
 above all; a bench that fails ends this with its error, and the page stays as it was. Nothing else should run meanwhile.
 """
 
