@@ -255,7 +255,7 @@ fn objects_of_s3() {
     }
     let size = |bucket| all(&place(bucket, &s3, None), PATIENCE)["artifacts.size"].summary.clone();
     assert_eq!(size("s3://artifacts/many"), "10.7 KiB in 1100 files", "more than a page, and no probe stays");
-    assert_eq!(size("s3://artifacts/root"), "1 B in 1 files", "what only begins alike is not below it");
+    assert_eq!(size("s3://artifacts/root"), "1 B in 1 file", "what only begins alike is not below it");
     for (address, wanted) in [
         ("s3://artifacts/root/1/model", Presence::There),
         ("s3://artifacts/root/1/model/MLmodel", Presence::There),

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::domain::count::counted;
 use crate::domain::failure::Outcome;
 use crate::domain::glob;
 use crate::domain::health::{Bound, Limits, Reading, Status, Unit};
@@ -135,7 +134,8 @@ fn versions(stack: &Stack, pass: &Pass) -> Reading {
     };
     let summary = match pass.unready {
         0 if pass.seen == 0 => "no versions".to_owned(),
-        0 => format!("READY are all of {}", counted(pass.seen as u64, "version")),
+        0 if pass.seen == 1 => "1 version, and it is READY".to_owned(),
+        0 => format!("all {} versions are READY", pass.seen),
         1 => format!("1 of {} versions is not READY", pass.seen),
         n => format!("{n} of {} versions are not READY", pass.seen),
     };

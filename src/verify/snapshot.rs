@@ -238,8 +238,8 @@ mod tests {
         for cut in 0..whole.len() {
             assert_eq!(opens(&whole[..cut]), damaged, "{cut}");
         }
-        // The head of gzip holds a time and a system, which are nobody's.
-        for at in (10..whole.len()).step_by(3) {
+        // The head of gzip holds a time and a system, which are nobody's; so are bits of the byte before its sum and size.
+        for at in (10..whole.len()).step_by(3).filter(|at| at + 9 != whole.len()) {
             let mut bytes = whole.clone();
             bytes[at] ^= 0x10;
             assert_eq!(opens(&bytes), damaged, "{at}");

@@ -315,13 +315,9 @@ mod tests {
             (vec![], Status::Ok, "no versions"),
             (vec![there(), there()], Status::Ok, "2 versions have their artifacts"),
             (vec![there(), gone()], Status::Critical, "1 of 2 versions have lost their artifacts"),
-            (
-                vec![there(), Found::OutOfReach],
-                Status::Ok,
-                "1 versions have their artifacts, 1 not reachable from here",
-            ),
+            (vec![there(), Found::OutOfReach], Status::Ok, "1 version has its artifacts, 1 not reachable from here"),
             (vec![Found::OutOfReach], Status::Ok, "none of 1 versions could be looked at, 1 not reachable from here"),
-            (vec![there(), unseen()], Status::Unknown, "1 versions have their artifacts, 1 not seen"),
+            (vec![there(), unseen()], Status::Unknown, "1 version has its artifacts, 1 not seen"),
             (vec![gone(), unseen()], Status::Critical, "1 of 1 versions have lost their artifacts, 1 not seen"),
         ] {
             let reading = read(found, false);
