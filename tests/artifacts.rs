@@ -184,7 +184,7 @@ fn counting_ends_in_time_and_says_that_it_is_not_all() {
     let place = local(home.path());
     let size =
         |needed, patience| wait(artifacts::size(&place, Limits::default(), needed, &Cancel::new(), patience)).unwrap();
-    assert_eq!(size(false, PATIENCE).summary, "9.8 KiB in 10000 files");
+    assert_eq!(size(false, PATIENCE).summary, "9.8 KiB in 10,000 files");
     let short = Duration::from_millis(2);
     let (shown, judged) = (size(false, short), size(true, short));
     // So short a time may be over before the first file is seen: then nothing is known at all.
@@ -254,7 +254,7 @@ fn objects_of_s3() {
         assert_eq!(ids, ["artifacts.root", "artifacts.size", "artifacts.write"], "no disk is told of");
     }
     let size = |bucket| all(&place(bucket, &s3, None), PATIENCE)["artifacts.size"].summary.clone();
-    assert_eq!(size("s3://artifacts/many"), "10.7 KiB in 1100 files", "more than a page, and no probe stays");
+    assert_eq!(size("s3://artifacts/many"), "10.7 KiB in 1,100 files", "more than a page, and no probe stays");
     assert_eq!(size("s3://artifacts/root"), "1 B in 1 file", "what only begins alike is not below it");
     for (address, wanted) in [
         ("s3://artifacts/root/1/model", Presence::There),
